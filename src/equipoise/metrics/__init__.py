@@ -1,0 +1,1 @@
+"""Parsers, scorers and statistics; no torch."""

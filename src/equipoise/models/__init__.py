@@ -1,0 +1,1 @@
+"""Loading and generating with causal language models."""

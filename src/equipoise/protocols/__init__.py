@@ -1,0 +1,1 @@
+"""Grids of runs that test a claim: arms, seeds, analysis and verdicts."""

@@ -1,0 +1,1 @@
+"""Pure state machines that decide order and stopping; no torch."""

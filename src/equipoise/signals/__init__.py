@@ -1,0 +1,1 @@
+"""What a model's own outputs say about its confidence; torch only."""

@@ -1,0 +1,1 @@
+"""What changes weights: trainers, checkpoints, and the settings that drive them."""
