@@ -1,0 +1,226 @@
+"""The command line: every verb is a few lines, and imports what is heavy only when it runs."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from equipoise.errors import UserError
+
+app = typer.Typer(
+    name="equipoise",
+    help="Post-training that weighs what a language model already knows.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+recipes_app = typer.Typer(help="List, show and copy the built-in recipes.", no_args_is_help=True)
+testbed_app = typer.Typer(
+    help="The small world whose truth is known, and the model that was taught it.", no_args_is_help=True
+)
+app.add_typer(recipes_app, name="recipes")
+app.add_typer(testbed_app, name="testbed")
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, as in training.epochs=5.")
+]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run directory; an unfinished run in it is resumed.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, show what would happen, and stop.")]
+
+
+@app.command()
+def demo(overrides: Overrides = None, out: Out = None) -> None:
+    """Protocol A, small: three objectives and three seeds on the testbed, with a report.
+
+    Example: equipoise demo --out runs/demo
+    """
+    _protocol("demo", overrides, out, dry_run=False)
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A built-in recipe by name, or a YAML file.")],
+    overrides: Overrides = None,
+    out: Out = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Run a recipe: one training run, scored before and after, with a report.
+
+    Example: equipoise run knowledge-update model.path=Qwen/Qwen2.5-0.5B-Instruct data.updates=updates.jsonl
+    """
+    from equipoise.protocols.single import run_recipe
+
+    run_recipe(recipe, overrides or [], out, dry_run=dry_run)
+
+
+@app.command()
+def protocol(
+    name: Annotated[str, typer.Argument(help="Which protocol: a.")],
+    overrides: Overrides = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe that sets it up; the testbed's by default.")] = None,
+    out: Out = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Run a protocol: a grid of objectives and seeds, analysed with intervals and tests. Resumes where it was cut off.
+
+    Example: equipoise protocol a seeds=[1,2,3] --out runs/protocol-a
+    """
+    _protocol(recipe or f"protocol-{name}", overrides, out, dry_run=dry_run)
+
+
+def _protocol(recipe: str, overrides: list[str] | None, out: Path | None, *, dry_run: bool) -> None:
+    from equipoise.protocols.single import run_recipe
+
+    run_recipe(recipe, overrides or [], out, dry_run=dry_run)
+
+
+@app.command()
+def analyze(
+    table: Annotated[
+        Path, typer.Argument(help="CSV, JSON or JSONL with method, seed, metric and value, or nested JSON.")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for analysis.json and SUMMARY.md.")] = None,
+) -> None:
+    """Compare methods from a table of results made elsewhere, paired by seed.
+
+    Example: equipoise analyze results.csv --out analysis
+    """
+    from equipoise.protocols.summary import analyze_table
+
+    typer.echo(analyze_table(table, out))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A run directory, a model folder, a Hub name, or `testbed`.")],
+    overrides: Overrides = None,
+    recipe: Annotated[str, typer.Option(help="Recipe whose tasks are asked.")] = "knowledge-update",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for item-level predictions.")] = None,
+) -> None:
+    """Ask a model the questions of a recipe and score the answers strictly.
+
+    Example: equipoise evaluate runs/my-run
+    """
+    from equipoise.protocols.single import evaluate_model
+
+    evaluate_model(model, recipe, overrides or [], out)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The HTML file; RUN/report.html by default.")] = None,
+) -> None:
+    """Build the report of a run directory again: one HTML file that works offline.
+
+    Example: equipoise report runs/demo
+    """
+    from equipoise.report.build import build_report
+
+    typer.echo(build_report(run, out))
+
+
+@app.command()
+def doctor() -> None:
+    """Check versions, device, extras, Hub token and disk, and say what to do about what is missing.
+
+    Example: equipoise doctor
+    """
+    from equipoise.doctor import examine
+
+    raise typer.Exit(examine())
+
+
+@recipes_app.command("list")
+def recipes_list() -> None:
+    """List the built-in recipes, each with its purpose.
+
+    Example: equipoise recipes list
+    """
+    from equipoise.catalogue import described
+
+    for name, description in described():
+        typer.echo(f"{name:32} {description}")
+
+
+@recipes_app.command("show")
+def recipes_show(name: str) -> None:
+    """Print a built-in recipe.
+
+    Example: equipoise recipes show knowledge-update
+    """
+    from equipoise.catalogue import find
+
+    typer.echo(find(name).read_text(encoding="utf-8"), nl=False)
+
+
+@recipes_app.command("copy")
+def recipes_copy(
+    name: str, to: Annotated[Path | None, typer.Argument(help="File to write; NAME.yaml by default.")] = None
+) -> None:
+    """Copy a built-in recipe, to change it.
+
+    Example: equipoise recipes copy knowledge-update mine.yaml
+    """
+    from equipoise.catalogue import copy
+
+    typer.echo(copy(name, to))
+
+
+@testbed_app.command("build")
+def testbed_build(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model, tokenizer and data sheet.")],
+    overrides: Overrides = None,
+) -> None:
+    """Generate the world from its seed and pre-train the model again (some twenty minutes on two cores).
+
+    Example: equipoise testbed build --out build/testbed
+    """
+    from equipoise.pipelines.testbed import build_from
+
+    build_from(out, overrides or [])
+
+
+@testbed_app.command("facts")
+def testbed_facts(
+    part: Annotated[str | None, typer.Option(help="Only this part, e.g. api_change.")] = None,
+    knowledge: Annotated[str | None, typer.Option(help="Only this class, e.g. confident-wrong.")] = None,
+) -> None:
+    """Print the facts of the world as JSON lines.
+
+    Example: equipoise testbed facts --part api_change --knowledge confident-wrong
+    """
+    from equipoise.testbed.world import facts_as_json
+
+    for line in facts_as_json(part, knowledge):
+        typer.echo(line)
+
+
+@testbed_app.command("sheet")
+def testbed_sheet() -> None:
+    """Print what the shipped model knows: exact match, entropy and nll by part and class.
+
+    Example: equipoise testbed sheet
+    """
+    from equipoise.testbed.sheet import as_text
+
+    typer.echo(as_text())
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 2 the user's input is at fault, 1 a fault of ours, 130 interrupted."""
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt as stop:  # the trainer's own `Interrupted`, with word on how to resume, is one of these
+        print(str(stop) or "interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

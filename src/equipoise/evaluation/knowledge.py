@@ -1,0 +1,128 @@
+"""Greedy answers to tasks of a knowledge update, scored item by item."""
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from equipoise.data.formatting import render_prompt
+from equipoise.metrics.api_calls import published_score, score_call
+from equipoise.metrics.functions import run_unit_tests, score_function
+from equipoise.models.generation import generate_greedy
+from equipoise.models.loading import Loaded
+from equipoise.records import Message, Prediction, Result
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question with the answer that is right now, and, where there is one, the answer that used to be.
+
+    Attributes:
+        conversation: messages up to and including the question.
+        accepted: further right answers (known right bodies of a function).
+        unit_tests: assertions over the function, run only when asked for.
+    """
+
+    id: str
+    conversation: tuple[Message, ...]
+    gold: str
+    old: str | None = None
+    phrasing: int = 0
+    accepted: tuple[str, ...] = ()
+    unit_tests: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """Items that answer one question about a model: correction, generalisation, locality or retention."""
+
+    name: str
+    items: tuple[Item, ...]
+
+
+def scorer_for(gold: str) -> str:
+    """Name the strictest scorer that fits the form of `gold`: `function`, `call` or `exact`."""
+    try:
+        body = ast.parse(gold).body
+    except (SyntaxError, ValueError):
+        return "exact"
+    if len(body) == 1 and isinstance(body[0], ast.FunctionDef):
+        return "function"
+    if len(body) == 1 and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Call):
+        return "call"
+    return "exact"
+
+
+def score(output: str, item: Item, *, scorer: str = "auto", execute: bool = False) -> float:
+    """Score one answer strictly: 1 for gold, 0 for the old answer, for both together and for anything else."""
+    kind = scorer_for(item.gold) if scorer == "auto" else scorer
+    if kind == "call":
+        return score_call(output, item.gold, item.old)
+    if kind == "function":
+        right = score_function(output, [item.gold, *item.accepted])
+        if right == 1.0 or not (execute and item.unit_tests):
+            return right
+        return float(run_unit_tests(output, list(item.unit_tests)))
+    return float(" ".join(output.split()) in {" ".join(answer.split()) for answer in (item.gold, *item.accepted)})
+
+
+def evaluate(
+    loaded: Loaded,
+    tasks: Sequence[Task],
+    *,
+    method: str,
+    seed: int,
+    scorer: str = "auto",
+    execute: bool = False,
+    batch_tokens: int = 8192,
+) -> list[Prediction]:
+    """Answer every item greedily and score it.
+
+    An answer may be half as long again as the longest right answer of its task; a longer one is cut, and is wrong anyway.
+    """
+    predictions = []
+    for task in tasks:
+        if not task.items:
+            continue
+        prompts = [render_prompt(loaded.tokenizer, item.conversation) for item in task.items]
+        golds = [loaded.tokenizer(answer).input_ids for item in task.items for answer in (item.gold, *item.accepted)]
+        budget = int(1.5 * max(map(len, golds))) + 8
+        outputs = generate_greedy(
+            loaded.model, loaded.tokenizer, prompts, max_new_tokens=budget, batch_tokens=batch_tokens
+        )
+        predictions += [
+            Prediction(
+                method=method,
+                seed=seed,
+                task=task.name,
+                item=item.id,
+                phrasing=item.phrasing,
+                prompt=item.conversation[-1].content,
+                gold=item.gold,
+                output=output,
+                score=score(output, item, scorer=scorer, execute=execute),
+                published_score=None if item.old is None else published_score(output, item.gold, item.old),
+            )
+            for item, output in zip(task.items, outputs)
+        ]
+    return predictions
+
+
+def summarise(predictions: Iterable[Prediction], *, scoring: str = "strict") -> list[Result]:
+    """Reduce item-level rows to one row a method, seed and task: the mean score and its n."""
+    groups: dict[tuple[str, int, str], list[float]] = defaultdict(list)
+    for row in predictions:
+        published = scoring == "published" and row.published_score is not None
+        groups[row.method, row.seed, row.task].append(row.published_score if published else row.score)  # pyright: ignore[reportArgumentType]
+    return [
+        Result(
+            method=method,
+            seed=seed,
+            task=task,
+            metric="accuracy",
+            value=sum(scores) / len(scores),
+            n=len(scores),
+            higher_is_better=True,
+        )
+        for (method, seed, task), scores in groups.items()
+    ]

@@ -1,0 +1,52 @@
+"""The schema of a knowledge-update recipe; torch-free, so that a recipe is checked before anything heavy is imported."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from equipoise.config import Section
+from equipoise.models.settings import ModelSettings
+from equipoise.training.settings import ObjectiveSettings, TrainSettings
+
+
+class DataSettings(Section):
+    """Where the rows come from: a JSONL path, `hub:NAME:SPLIT` or `testbed:PART`."""
+
+    updates: str = "testbed:api_change"
+    keep: str | None = "testbed:api_fact"  # facts that must not move; only evaluated, unless rehearsed
+    skills: str | None = "testbed:function"  # unrelated abilities that must survive
+    limit: int | None = Field(default=None, ge=1)  # the first so many updates
+    rehearse: bool = False  # train on `keep` too
+    max_bad_share: float = Field(default=0.05, ge=0, le=1)
+
+
+class EvaluationSettings(Section):
+    """How answers are scored: `auto` takes the parsed call, the parsed function or the exact text, by the form of gold."""
+
+    scorer: Literal["auto", "call", "function", "exact"] = "auto"
+    scoring: Literal["strict", "published"] = "strict"
+    run_unit_tests: bool = False  # executes generated functions in a limited subprocess
+    margin: float = Field(default=0.05, gt=0, lt=1)  # of the equivalence test on retention
+    batch_tokens: int = Field(default=8192, ge=1)
+
+
+class KnowledgeUpdateRecipe(Section):
+    """One run: correct what a model is confidently wrong about, and see what else moved."""
+
+    pipeline: Literal["knowledge_update"] = "knowledge_update"
+    name: str = "knowledge-update"
+    description: str = ""
+    seed: int = Field(default=42, ge=0, lt=2**32)
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    training: TrainSettings = TrainSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+
+class ProtocolRecipe(KnowledgeUpdateRecipe):
+    """A grid of runs: every arm is an objective, every seed drives initialisation and data order."""
+
+    protocol: Literal["a"] = "a"
+    arms: dict[str, ObjectiveSettings] = Field(min_length=1)
+    seeds: list[int] = Field(default=[42, 123, 456, 789, 2024], min_length=1)

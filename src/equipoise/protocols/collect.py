@@ -1,0 +1,76 @@
+"""From the finished cells of a grid to its results, analysis and summary; torch-free, so it can be done again at will."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from equipoise.journal import read_journal, write_atomic, write_json, write_jsonl
+from equipoise.metrics.detection import detection
+from equipoise.protocols.analysis import analyze
+from equipoise.protocols.summary import summary
+from equipoise.records import Prediction, Result
+
+UNTRAINED = "untrained"
+
+
+def finish(folder: Path, *, margin: float, tau: float | None) -> dict[str, Any]:
+    """Gather every finished cell of `folder` into results, tokens, analysis and `SUMMARY.md`; return the analysis."""
+    rows = read_journal(folder / "cells.jsonl").rows
+    cells = [row["cell"] for row in rows]
+    results = [Result(**row) for cell in cells for row in _read(folder, cell, "results.json")]
+    predictions = [Prediction(**row) for cell in cells for row in _rows(folder, cell, "predictions.jsonl")]
+    write_json(folder / "results.json", [row.model_dump() for row in results])
+    write_jsonl(folder / "predictions.jsonl", [row.model_dump() for row in predictions])
+    before = _rows(folder, UNTRAINED, "tokens.jsonl")
+    write_jsonl(folder / "tokens.jsonl", tokens_before_and_after(folder, before, cells))
+    write_json(folder / "missed.json", missed(predictions, before))
+    probes = _rows(folder, UNTRAINED, "probes.jsonl")
+    if any(row["knowledge"] for row in probes):
+        write_json(folder / "detection.json", detection(probes, tau_in_use=tau, vocab_size=rows[0]["vocab_size"]))
+    analysis = analyze(results, protocol="a", margin=margin, predictions=predictions)
+    write_json(folder / "analysis.json", analysis)
+    write_atomic(folder / "SUMMARY.md", summary(analysis))
+    return analysis
+
+
+def _read(folder: Path, cell: str, name: str) -> list[dict[str, Any]]:
+    return json.loads((folder / "cells" / cell / name).read_text(encoding="utf-8"))
+
+
+def _rows(folder: Path, cell: str, name: str) -> list[dict[str, Any]]:
+    path = folder / "cells" / cell / name
+    return read_journal(path).rows if path.exists() else []
+
+
+def tokens_before_and_after(folder: Path, before: list[dict[str, Any]], cells: list[str]) -> list[dict[str, Any]]:
+    """Put beside each training token of the untrained model its mean nll and h after training, by arm over seeds."""
+    after: dict[str, list[list[dict[str, Any]]]] = defaultdict(list)
+    for cell in cells:
+        if cell != UNTRAINED:
+            after[cell.partition("/")[0]].append(_rows(folder, cell, "tokens.jsonl"))
+    return [
+        row
+        | {"after": {arm: {k: fmean(run[i][k] for run in runs) for k in ("nll", "h")} for arm, runs in after.items()}}
+        for i, row in enumerate(before)
+    ]
+
+
+def missed(predictions: list[Prediction], tokens: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """List the items that sft corrects in more seeds than r-eaft does, with the token that conflicted most beforehand."""
+    right: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    items: dict[str, Prediction] = {}
+    for row in predictions:
+        if row.task == "correction" and row.method in ("sft", "r-eaft"):
+            right[row.item][row.method] += row.score == 1.0
+            items[row.item] = row
+    rows = []
+    for item, counts in right.items():
+        lost = counts["sft"] - counts["r-eaft"]
+        if lost > 0:
+            worst = max((t for t in tokens if t["item"] == item), key=lambda t: t["shock"], default=None)
+            numbers = {k: worst[k] for k in ("h", "nll", "shock")} if worst else {}
+            shown = {k: getattr(items[item], k) for k in ("item", "prompt", "gold", "old")}
+            rows.append(shown | {"seeds": lost, **numbers})
+    return sorted(rows, key=lambda row: -row["seeds"])

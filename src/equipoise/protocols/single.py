@@ -1,0 +1,134 @@
+"""What the verbs `run`, `protocol`, `demo` and `evaluate` do: a recipe resolved, run, analysed, shown and drawn."""
+
+from pathlib import Path
+from typing import Any
+
+from equipoise.catalogue import find
+from equipoise.config import dump_yaml, load_yaml, resolve
+from equipoise.console import say, table
+from equipoise.errors import UserError
+from equipoise.journal import write_jsonl
+from equipoise.models.settings import ModelSettings
+from equipoise.pipelines.settings import KnowledgeUpdateRecipe, ProtocolRecipe
+from equipoise.report.build import build_report
+
+
+def run_recipe(recipe: str, overrides: list[str], out: Path | None, *, dry_run: bool = False) -> Path | None:
+    """Run a recipe into `out` (default `runs/NAME`), analyse it and build its report; return the run directory.
+
+    Raises:
+        UserError: the recipe, the data or the model is at fault, or `out` holds another run.
+    """
+    settings = resolve_grid(find(recipe), overrides)
+    if dry_run:
+        _preview(settings)
+        return None
+    from equipoise.protocols.grid import run_protocol
+
+    folder = out or Path("runs") / settings.name
+    analysis = run_protocol(settings, folder)
+    show(analysis)
+    page = build_report(folder)
+    say(f"report:  {page}\nsummary: {folder / 'SUMMARY.md'}")
+    return folder
+
+
+def resolve_grid(path: Path, overrides: list[str]) -> ProtocolRecipe:
+    """Read a recipe as a grid; a plain run is the grid of one arm, named by its objective, and one seed."""
+    if "arms" in load_yaml(path):
+        return resolve(ProtocolRecipe, path, overrides)
+    single = resolve(KnowledgeUpdateRecipe, path, overrides)
+    return ProtocolRecipe(**dict(single), arms={single.objective.name: single.objective}, seeds=[single.seed])
+
+
+def show(analysis: dict[str, Any]) -> None:
+    """Print one row an arm: the mean of each task over seeds, with its 95% interval where there is more than one seed."""
+    tasks = analysis["tasks"]
+    rows = [["untrained", *(_percent(analysis["untrained"].get(task)) for task in tasks)]]
+    for arm, by_task in analysis["arms"].items():
+        rows.append([arm, *(_cell(by_task.get(task)) for task in tasks)])
+    table("share of right answers, in %", ["arm", *tasks], rows)
+    for hypothesis in analysis["hypotheses"]:
+        say(f"{hypothesis['id']} {hypothesis['verdict']}: {hypothesis['sentence']}")
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def _cell(numbers: dict[str, Any] | None) -> str:
+    if numbers is None:
+        return ""
+    if not numbers.get("ci"):
+        return _percent(numbers["mean"])
+    low, high = numbers["ci"]
+    return f"{_percent(numbers['mean'])}  [{_percent(low)}, {_percent(high)}]"
+
+
+def _preview(settings: ProtocolRecipe) -> None:
+    """Print what a run would do: the resolved config, counts, one rendered example with its mask, sizes."""
+    from equipoise.models.loading import load_model
+    from equipoise.pipelines.knowledge_update import load_data, preview
+    from equipoise.protocols.grid import cells
+
+    data = load_data(settings.data)
+    seen = preview(load_model(settings.model), settings, data)
+    print(dump_yaml(settings))
+    print("rows:      " + ", ".join(f"{count} {kind}" for kind, count in seen["counts"].items()))
+    for note in seen["notes"]:
+        print(f"           {note}")
+    print(f"runs:      {sum(1 for _ in cells(settings)) - 1}, of {seen['steps']} optimizer steps each")
+    print(f"trainable: {seen['trainable']:,} of {seen['parameters']:,} parameters")
+    print(f"memory:    about {seen['memory_gb']:.1f} GB for weights, gradients and optimizer, activations not counted")
+    print("example (supervised tokens in »«):")
+    print("".join(f"»{text}«" if supervised else text for text, supervised in seen["pieces"]))
+
+
+def evaluate_model(model: str, recipe: str, overrides: list[str], out: Path | None) -> None:
+    """Ask `model` the questions of a recipe, print the scores, and write item-level predictions into `out`."""
+    settings = resolve_grid(find(recipe), overrides)
+    options = settings.evaluation
+    target = _model_settings(model, settings.model)
+    from equipoise.evaluation.knowledge import evaluate, summarise
+    from equipoise.models.loading import load_model
+    from equipoise.pipelines.knowledge_update import load_data, tasks
+
+    predictions = evaluate(
+        load_model(target),
+        tasks(load_data(settings.data)),
+        method=Path(model).name,
+        seed=settings.seed,
+        scorer=options.scorer,
+        execute=options.run_unit_tests,
+        batch_tokens=options.batch_tokens,
+    )
+    rows = summarise(predictions, scoring=options.scoring)
+    table(model, ["task", "right, in %", "n"], [[row.task, _percent(row.value), str(row.n)] for row in rows])
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        write_jsonl(out / "predictions.jsonl", [row.model_dump() for row in predictions])
+
+
+def _model_settings(model: str, base: ModelSettings) -> ModelSettings:
+    """Read `model` as a run directory with one trained cell, one such cell, a model folder, or a name."""
+    path = Path(model)
+    if (path / "cells.jsonl").is_file():
+        finals = sorted(path.glob("cells/*/*/final"))
+        if len(finals) != 1:
+            names = ", ".join(str(final.parent.relative_to(path)) for final in finals)
+            raise UserError(f"{model} holds {len(finals)} trained models", fix=f"name one of them: {names}")
+        path = finals[0]
+    if (path / "final").is_dir():
+        path = path / "final"
+    if (path / "adapter_config.json").is_file():
+        recorded = _recorded_base(path) or base
+        return recorded.model_copy(update={"adapter": str(path)})
+    return base.model_copy(update={"path": str(path) if path.exists() else model, "adapter": None})
+
+
+def _recorded_base(adapter: Path) -> ModelSettings | None:
+    """Find the model that a run directory's config names, so that an adapter meets the base it was trained on."""
+    for folder in adapter.parents:
+        if (folder / "cells.jsonl").is_file():
+            return resolve(ProtocolRecipe, folder / "config.yaml", []).model
+    return None
