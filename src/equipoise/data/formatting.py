@@ -1,0 +1,289 @@
+"""From messages to token ids and labels: one rendering, through the chat template, for training and for generation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from equipoise.errors import UserError
+
+if TYPE_CHECKING:
+    from equipoise.records import Example, Message
+
+IGNORE = -100
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
+)
+
+
+class Unusable(ValueError):
+    """This example cannot be trained on; the text is the reason."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One example as the model sees it: `input_ids` and `labels` of equal length T, labels -100 where not supervised."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+    @property
+    def supervised(self) -> int:
+        """How many tokens carry a loss. The first token never does: nothing predicts it."""
+        return sum(label != IGNORE for label in self.labels[1:])
+
+
+@dataclass(frozen=True)
+class Formatted:
+    """Examples that can be trained on, in order, with their ids; `dropped` holds (id, reason) of the others."""
+
+    rows: list[Rendered] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    dropped: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Where a message's content stands in the rendered text."""
+
+    start: int
+    end: int
+    from_model: bool
+
+
+def render(
+    tokenizer: Any, example: Example, *, train_on_prompt: bool = False, max_length: int | None = None
+) -> Rendered:
+    """Token ids and labels of one example; the answer and its end-of-turn token are supervised.
+
+    The prompt's tokens are exactly those of `render_prompt`, so training sees what generation will see. A control
+    token that a message spells out (`<|im_end|>`, an added token) stays plain text.
+
+    Raises:
+        Unusable: the answer is empty, or it does not fit into `max_length`, or no token is supervised.
+        UserError: the tokenizer has no chat template, no end-of-sequence token where one is needed, or no offsets.
+    """
+    messages = list(example.messages)
+    if not messages or messages[-1].role != "assistant" or not messages[-1].content.strip():
+        raise Unusable("the answer is empty")
+    text, spans = _conversation(tokenizer, messages, generation_prompt=False)
+    prompt_text, prompt_spans = _conversation(tokenizer, messages[:-1], generation_prompt=True)
+    ids, offsets = _encode(tokenizer, text, spans)
+    answer = spans[-1]
+    if text.startswith(prompt_text) and len(prompt_text) <= answer.start:
+        prompt_ids, _ = _encode(tokenizer, prompt_text, prompt_spans)
+        start = len(prompt_ids)
+        if ids[:start] != prompt_ids:  # a merge across the boundary: keep the prompt as generation will see it
+            shift = len(prompt_text)
+            tail = [_Span(answer.start - shift, answer.end - shift, True)]
+            tail_ids, tail_offsets = _encode(tokenizer, text[shift:], tail)
+            ids = prompt_ids + tail_ids
+            offsets = [(0, 0)] * start + [(a + shift, b + shift) for a, b in tail_offsets]
+    else:
+        start = next((i for i, (_, end) in enumerate(offsets) if end > answer.start), len(ids))
+    ids = _close(tokenizer, ids, offsets, answer)
+    return _label(ids, 0 if train_on_prompt else start, max_length)
+
+
+def render_prompt(tokenizer: Any, conversation: Example | Sequence[Message]) -> list[int]:
+    """Token ids of the prompt with the generation prompt appended; an `Example` contributes all but its answer."""
+    messages = list(getattr(conversation, "messages", conversation))
+    if messages and messages[-1].role == "assistant":
+        messages = messages[:-1]
+    return _encode(tokenizer, *_conversation(tokenizer, messages, generation_prompt=True))[0]
+
+
+def render_all(
+    tokenizer: Any,
+    examples: Iterable[Example],
+    *,
+    train_on_prompt: bool = False,
+    max_length: int | None = None,
+    max_bad_share: float = 0.05,
+) -> Formatted:
+    """Render every example; those that cannot be trained on are listed with their reason.
+
+    Raises:
+        UserError: more than `max_bad_share` of the examples, or all of them, cannot be used.
+    """
+    out = Formatted()
+    for example in examples:
+        try:
+            rendered = render(tokenizer, example, train_on_prompt=train_on_prompt, max_length=max_length)
+        except Unusable as reason:
+            out.dropped.append((example.id, str(reason)))
+            continue
+        out.rows.append(rendered)
+        out.ids.append(example.id)
+    total = len(out.rows) + len(out.dropped)
+    if not out.rows or len(out.dropped) > max_bad_share * total:
+        first = "; ".join(f"{row}: {reason}" for row, reason in out.dropped[:3]) or "there are no examples"
+        raise UserError(
+            f"{len(out.dropped)} of {total} examples cannot be trained on ({first})",
+            fix="raise training.max_length, mend the rows, or raise data.max_bad_share",
+            docs="docs/your-data.md#dropped-rows",
+        )
+    return out
+
+
+def end_of_turn_ids(tokenizer: Any) -> list[int]:
+    """Token ids that end an answer: the tokenizer's end of sequence and the chat template's end of turn."""
+    stops = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+    if tokenizer.chat_template is not None:
+        turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "Qx0001xQ"}]
+        tail = _apply(tokenizer, turns, False).partition("Qx0001xQ")[2]
+        ids = tokenizer(tail, add_special_tokens=False)["input_ids"]
+        stops += [i for i in ids[:1] if i in tokenizer.added_tokens_decoder and i not in stops]
+    return stops
+
+
+def _label(ids: list[int], start: int, max_length: int | None) -> Rendered:
+    if max_length is not None and len(ids) > max_length:
+        raise Unusable(f"truncation to {max_length} tokens would remove the answer's end ({len(ids)} tokens)")
+    rendered = Rendered(ids, [IGNORE] * start + ids[start:])
+    if not rendered.supervised:
+        raise Unusable("no token is supervised")
+    return rendered
+
+
+def _close(tokenizer: Any, ids: list[int], offsets: list[tuple[int, int]], answer: _Span) -> list[int]:
+    """Cut after the end-of-turn token that follows the answer; where the template has none, end with eos."""
+    added = tokenizer.added_tokens_decoder
+    after = next((i for i, (start, end) in enumerate(offsets) if start >= answer.end and end > start), len(ids))
+    for i in range(after, len(ids)):
+        if ids[i] == tokenizer.eos_token_id or (ids[i] in added and added[ids[i]].special):
+            return ids[: i + 1]
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            "neither the chat template nor the tokenizer says where an answer ends",
+            fix="set the tokenizer's eos_token, or give it a chat template that ends a turn with a special token",
+            docs="docs/your-data.md#chat-template",
+        )
+    return [*ids[:after], int(tokenizer.eos_token_id)]
+
+
+def _conversation(tokenizer: Any, messages: Sequence[Message], *, generation_prompt: bool) -> tuple[str, list[_Span]]:
+    """The rendered text, and where in it each message's content stands."""
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    text = _apply(tokenizer, turns, generation_prompt)
+    marks = _marks(turns, text)
+    skeleton = _apply(tokenizer, [{**t, "content": m} for t, m in zip(turns, marks)], generation_prompt)
+    for contents in ([t["content"] for t in turns], [t["content"].strip() for t in turns]):
+        filled, spans = _fill(skeleton, marks, contents, turns)
+        if filled == text:
+            return text, spans
+    return text, _search(text, turns)
+
+
+def _marks(turns: list[dict[str, str]], text: str) -> list[str]:
+    salt = 0
+    while f"Qx{salt}x" in text:
+        salt += 1
+    return [f"Qx{salt}x{i:04d}xQ" for i in range(len(turns))]
+
+
+def _fill(skeleton: str, marks: list[str], contents: list[str], turns: list[dict[str, str]]) -> tuple[str, list[_Span]]:
+    out, spans, rest = "", [], skeleton
+    for mark, content, turn in zip(marks, contents, turns):
+        before, found, rest_after = rest.partition(mark)
+        if not found:
+            continue
+        out += before
+        spans.append(_Span(len(out), len(out) + len(content), turn["role"] == "assistant"))
+        out, rest = out + content, rest_after
+    return out + rest, spans
+
+
+def _search(text: str, turns: list[dict[str, str]]) -> list[_Span]:
+    """For templates that treat contents differently by what they say: find each content in order."""
+    spans, cursor = [], 0
+    for turn in turns:
+        content = turn["content"].strip()
+        at = text.find(content, cursor)
+        if at < 0:
+            raise UserError(
+                f"the chat template changes the text of a {turn['role']} message, so its tokens cannot be told apart",
+                fix="use a chat template that inserts message contents as they are",
+                docs="docs/your-data.md#chat-template",
+            )
+        cursor = at + len(content)
+        spans.append(_Span(at, cursor, turn["role"] == "assistant"))
+    return spans
+
+
+def _apply(tokenizer: Any, turns: list[dict[str, str]], generation_prompt: bool) -> str:
+    import jinja2
+
+    if tokenizer.chat_template is None:
+        raise UserError(
+            "the tokenizer has no chat template",
+            where="model.chat_template",
+            fix="set model.chat_template to `plain` (for base models) or to the path of a Jinja template",
+            docs="docs/your-data.md#chat-template",
+        )
+    try:
+        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation_prompt)
+    except jinja2.TemplateError as error:
+        roles = ", ".join(turn["role"] for turn in turns)
+        raise UserError(
+            f"the chat template refuses a conversation of {roles}: {error}",
+            fix="change the roles in the data, or give a chat template that accepts them",
+            docs="docs/your-data.md#chat-template",
+        ) from error
+
+
+def _encode(tokenizer: Any, text: str, spans: list[_Span]) -> tuple[list[int], list[tuple[int, int]]]:
+    """Tokenise as usual, then turn control tokens that stand inside a message back into plain text."""
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"{type(tokenizer).__name__} gives no character offsets, which answer-only training needs",
+            fix="use a model whose tokenizer comes with a tokenizer.json",
+        )
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    added = tokenizer.added_tokens_decoder
+    ids: list[int] = []
+    offsets: list[tuple[int, int]] = []
+    for token, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"]):
+        if token in added and _spelled_out(added[token], text, start, end, spans):
+            plain = _plain_ids(tokenizer, text[start:end], frozenset(added))
+            ids += plain
+            offsets += [(start, end)] * len(plain)
+        else:
+            ids.append(token)
+            offsets.append((start, end))
+    return ids, offsets
+
+
+def _spelled_out(token: Any, text: str, start: int, end: int, spans: list[_Span]) -> bool:
+    """Whether a message spelled this token out. A model's own answer may use added tokens that are not special."""
+    at = text.find(token.content, start, end)
+    core = (at, at + len(token.content)) if at >= 0 else (start, end)
+    return any(
+        span.start <= core[0] and core[1] <= span.end and (token.special or not span.from_model) for span in spans
+    )
+
+
+_without_added: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+
+def _plain_ids(tokenizer: Any, text: str, control: frozenset[int]) -> list[int]:
+    """Token ids of `text` from a twin of the tokenizer that knows no added token.
+
+    `split_special_tokens` would not do: it leaves tokens added with `add_tokens` in force.
+    """
+    if tokenizer not in _without_added:
+        from tokenizers import Tokenizer
+
+        state = json.loads(tokenizer.backend_tokenizer.to_str())
+        state["added_tokens"], state["post_processor"] = [], None
+        _without_added[tokenizer] = Tokenizer.from_str(json.dumps(state))
+    twin = _without_added[tokenizer]
+    ids = twin.encode(text, add_special_tokens=False).ids
+    if control.isdisjoint(ids):
+        return ids
+    # a vocabulary of whole words holds the control token as a word: spell it
+    return [i for char in text for i in twin.encode(char, add_special_tokens=False).ids if i not in control]

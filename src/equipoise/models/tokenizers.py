@@ -1,0 +1,85 @@
+"""The tokenizer beside its model: a pad that is not the end of sequence, tables that fit and never shrink."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from equipoise.data.formatting import PLAIN_TEMPLATE, end_of_turn_ids
+from equipoise.errors import UserError
+
+_PADS = ("<|pad|>", "<pad>", "[PAD]", "<PAD>", "<|padding|>", "<|finetune_right_pad_id|>", "<|vision_pad|>")
+_SPARE = ("<|endoftext|>", "<|reserved_special_token_0|>", "<unk>", "<|unk|>", "[UNK]", "<unused0>")
+
+
+def fit(model: Any, tokenizer: Any, *, chat_template: str | None = None) -> None:
+    """Make model and tokenizer agree, in place: template, table sizes, pad and stop tokens.
+
+    Raises:
+        UserError: the tokenizer knows more tokens than the embedding table has rows, or the template file is missing.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest >= rows:
+        raise UserError(
+            f"the tokenizer's highest token id is {highest}, but the embedding table has {rows} rows",
+            where="model.path",
+            fix="use the tokenizer that belongs to these weights",
+        )
+    if chat_template is not None:
+        tokenizer.chat_template = _template(chat_template)
+    _give_pad(model, tokenizer)
+    _give_stops(model, tokenizer)
+
+
+def _template(name: str) -> str:
+    if name == "plain":
+        return PLAIN_TEMPLATE
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(
+            f"there is no chat template file {name}", where="model.chat_template", fix="give `plain` or a Jinja file"
+        )
+    return path.read_text(encoding="utf-8")
+
+
+def _give_pad(model: Any, tokenizer: Any) -> None:
+    """PAD = EOS would teach a model never to stop wherever code masks labels by the pad id."""
+    eos = tokenizer.eos_token_id
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == eos:
+        vocab = tokenizer.get_vocab()
+        stops = {eos, *end_of_turn_ids(tokenizer)}
+        own = [t for t in (tokenizer.unk_token, tokenizer.bos_token) if t]
+        choice = next((t for t in (*_PADS, *_SPARE, *own) if t in vocab and vocab[t] not in stops), "<|pad|>")
+        tokenizer.add_special_tokens({"pad_token": choice})
+        rows = model.get_input_embeddings().weight.shape[0]
+        if tokenizer.pad_token_id >= rows:
+            _grow(model, tokenizer.pad_token_id + 1)
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    if model.generation_config is not None:
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def _grow(model: Any, rows: int) -> None:
+    """Add rows at the mean of the old ones: a row of zeros would win the softmax of a model whose logits are negative."""
+    old = model.get_input_embeddings().weight.shape[0]
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    head = model.get_output_embeddings()
+    with torch.no_grad():
+        for table in {id(t): t for t in (model.get_input_embeddings().weight, head.weight)}.values():
+            table[old:] = table[:old].float().mean(0).to(table.dtype)
+        if getattr(head, "bias", None) is not None:
+            head.bias[old:] = head.bias[:old].float().mean().to(head.bias.dtype)
+
+
+def _give_stops(model: Any, tokenizer: Any) -> None:
+    """`generate` should stop where the chat template ends a turn, also when the config names another token."""
+    if model.generation_config is None:
+        return
+    known = model.generation_config.eos_token_id
+    stops = [] if known is None else [known] if isinstance(known, int) else list(known)
+    stops += [i for i in end_of_turn_ids(tokenizer) if i not in stops]
+    if stops:
+        model.generation_config.eos_token_id = stops[0] if len(stops) == 1 else stops

@@ -1,0 +1,197 @@
+"""Put the fused objective onto a model: backbone, then the output embeddings, and never a [B, T, V] tensor of logits."""
+
+from __future__ import annotations
+
+import functools
+import types
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from equipoise.errors import UserError
+from equipoise.objectives.fused_head import fused_linear_loss
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class HeadFormula:
+    """`logits = softcap * tanh(z / softcap)` with `z = logit_scale * (hidden @ W.T + b)`."""
+
+    logit_scale: float = 1.0
+    softcap: float | None = None
+
+    @classmethod
+    def of(cls, model: Any) -> HeadFormula:
+        """Read scale and cap from the config, under the names that transformers' models use (as TRL does)."""
+        config = model.config.get_text_config()
+        for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+            if getattr(config, name, None) is not None:
+                return cls(float(getattr(config, name)), _cap(config))
+        scaling = getattr(config, "logits_scaling", None)
+        if scaling is None:
+            return cls(1.0, _cap(config))
+        return cls(float(scaling) if config.model_type == "hyperclovax" else 1.0 / float(scaling), _cap(config))
+
+    def logits(self, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """Logits [..., V] in float32 by the formula; for checks, not for training."""
+        z = (hidden.to(weight.dtype) @ weight.T).float()
+        z = (z if bias is None else z + bias.float()) * self.logit_scale
+        return z if self.softcap is None else self.softcap * torch.tanh(z / self.softcap)
+
+
+def _cap(config: Any) -> float | None:
+    cap = getattr(config, "final_logit_softcapping", None)
+    return None if cap is None else float(cap)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A weighting and how its loss is normalised."""
+
+    weighting: Any
+    detach_weights: bool = True
+    normalize: str = "tokens"
+
+
+def attach(model: Any, objective: Objective) -> None:
+    """Teach `model` (not its PEFT wrapper) the call `model(..., labels=..., num_items=..., fused_objective=True)`.
+
+    That call returns a dict: the scalar `loss`, and per supervised token `nll`, `entropy`, `weights` and `correct` [N].
+    Other calls are the model's own. The head is looked up at each call, since PEFT and FSDP replace it later.
+
+    Raises:
+        UserError: the model has no linear head, or its own logits differ from the formula.
+    """
+    formula = HeadFormula.of(model)
+    own_forward = model.forward
+    verify(model, formula, own_forward)
+
+    @functools.wraps(type(model).forward)
+    def forward(self: Any, *args: Any, fused_objective: bool = False, num_items: Any = None, **kwargs: Any) -> Any:
+        if not fused_objective:
+            return own_forward(*args, **kwargs)
+        labels = kwargs.pop("labels")
+        kwargs["use_cache"] = False
+        outputs = self.base_model(*args, **kwargs)
+        out = _token_loss(self, outputs.last_hidden_state[:, :-1], labels[:, 1:], formula, objective, num_items)
+        if kwargs.get("output_router_logits"):
+            out["aux_loss"] = _router_loss(self, outputs, kwargs.get("attention_mask"))
+        return out
+
+    model.forward = types.MethodType(forward, model)
+
+
+def detach(model: Any) -> None:
+    """Give the model its class's forward back: a patched one would follow the original into a deep copy."""
+    for name in ("forward", "_original_forward"):
+        model.__dict__.pop(name, None)
+
+
+def _token_loss(
+    model: Any, hidden: torch.Tensor, labels: torch.Tensor, formula: HeadFormula, objective: Objective, num_items: Any
+) -> dict[str, torch.Tensor]:
+    weight, bias = _head_tensors(model)
+    hidden = hidden.reshape(-1, hidden.shape[-1]).to(weight.device)
+    labels = labels.reshape(-1).to(weight.device)
+    with _gathered(weight, bias):
+        loss = fused_linear_loss(
+            hidden,
+            weight,
+            labels,
+            objective.weighting,
+            bias=bias,
+            num_items=_at_least_one(num_items) if objective.normalize == "tokens" else None,
+            detach_weights=objective.detach_weights,
+            normalize=objective.normalize,
+            ignore_index=IGNORE,
+            logit_scale=formula.logit_scale,
+            softcap=formula.softcap,
+        )
+    kept = labels != IGNORE
+    return {
+        "loss": loss.loss,
+        "nll": loss.nll.detach()[kept],
+        "entropy": loss.entropy.detach()[kept],
+        "weights": loss.weights.detach()[kept],
+        "correct": loss.correct[kept],
+    }
+
+
+def _at_least_one(num_items: Any) -> Any:
+    """A step without a supervised token is a zero, not 0 / 0."""
+    return None if num_items is None else torch.as_tensor(num_items).clamp(min=1)
+
+
+def _head_tensors(model: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    from torch.distributed.tensor import DTensor
+
+    head = model.get_output_embeddings()
+    weight, bias = head.weight, getattr(head, "bias", None)
+    if isinstance(weight, DTensor):  # FSDP2: gather once, before the tokens are cut into chunks
+        weight = weight.full_tensor()
+        bias = bias.full_tensor() if isinstance(bias, DTensor) else bias
+    return weight, bias
+
+
+def _gathered(weight: torch.Tensor, bias: torch.Tensor | None) -> Any:
+    """DeepSpeed ZeRO-3 keeps the head in shards; gather it for the time of the projection."""
+    if not hasattr(weight, "ds_id"):
+        return nullcontext()
+    import deepspeed  # pyright: ignore[reportMissingImports]
+
+    return deepspeed.zero.GatheredParameters([p for p in (weight, bias) if p is not None])
+
+
+def _router_loss(model: Any, outputs: Any, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+    config = model.config.get_text_config()
+    loss = load_balancing_loss_func(
+        outputs.router_logits, config.num_experts, config.num_experts_per_tok, attention_mask
+    )
+    assert isinstance(loss, torch.Tensor)
+    return loss
+
+
+@torch.no_grad()
+def verify(model: Any, formula: HeadFormula, own_forward: Any) -> None:
+    """Compare the model's own logits with backbone, head and formula on a few tokens.
+
+    A head that does something else (a norm of its own, several matrices, an adapter) would otherwise train on
+    another loss without a sign of it.
+    """
+    name = type(model).__name__
+    head = model.get_output_embeddings()
+    weight = getattr(head, "weight", None)
+    backbone = model.base_model
+    if backbone is model or weight is None or weight.ndim != 2:
+        raise _unsupported(name, "it has no separate backbone and linear head")
+    if hasattr(weight, "ds_id"):  # sharded: there is nothing to compare before the engine runs
+        return
+    ids = (torch.arange(8, device=model.device) * 7 + 1).remainder(model.get_input_embeddings().weight.shape[0])[None]
+    training = model.training
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            own = own_forward(input_ids=ids, use_cache=False).logits.float()
+            hidden = backbone(input_ids=ids, use_cache=False).last_hidden_state
+            ours = formula.logits(hidden.to(weight.device), *_head_tensors(model)).to(own.device)
+    finally:
+        model.train(training)
+    if own.shape != ours.shape:
+        raise _unsupported(name, f"its logits have shape {tuple(own.shape)}, the head gives {tuple(ours.shape)}")
+    error = (own - ours).abs().max() / own.abs().max().clamp(min=1e-6)
+    if not error <= (1e-4 if hidden.dtype == torch.float32 and weight.dtype == torch.float32 else 5e-2):
+        raise _unsupported(name, f"its logits differ from hidden @ head by {float(error):.1%}")
+
+
+def _unsupported(name: str, detail: str) -> UserError:
+    return UserError(
+        f"{name} computes its logits in a way the fused objective does not reproduce: {detail}",
+        where="model.path",
+        fix="remove adapters from the head, or use an architecture whose logits are one linear map of the hidden state",
+        docs="docs/models.md#architectures",
+    )

@@ -1,0 +1,76 @@
+"""What can be said about supervised training in a configuration."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from equipoise.config import Section
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "domain": {"epochs": 3, "learning_rate": 1e-5, "batch_size": 4},
+    "surgical": {"epochs": 50, "learning_rate": 2e-5, "batch_size": 1, "gradient_accumulation": 8},
+}
+
+
+class ObjectiveSettings(Section):
+    """The weighting by name with its parameters; `detach_weights` and `normalize` as in `fused_linear_loss`."""
+
+    name: str = "r-eaft"
+    params: dict[str, Any] = Field(default_factory=dict)
+    detach_weights: bool = True
+    normalize: Literal["tokens", "weights"] = "tokens"
+
+
+class LoraSettings(Section):
+    """Low-rank adapters as in PEFT; `all-linear` is every linear layer but the head."""
+
+    r: int = Field(16, ge=1)
+    alpha: float = Field(32, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str | list[str] = "all-linear"
+
+
+class TrainSettings(Section):
+    """Supervised fine-tuning. A preset fills in what is not given: `domain` 3 epochs, `surgical` 50.
+
+    `lora: null` trains all weights. `precision: auto` is bf16 on a GPU that has it, fp16 on one that does not, fp32
+    elsewhere. `checkpoint_every` counts optimizer steps; `epoch` saves after each epoch, null only when interrupted.
+    An optimizer step sees `batch_size * gradient_accumulation` examples (per device).
+    """
+
+    preset: Literal["domain", "surgical"] | None = None
+    epochs: int = Field(3, ge=1)
+    learning_rate: float = Field(2e-5, gt=0, allow_inf_nan=False)
+    batch_size: int = Field(4, ge=1)
+    gradient_accumulation: int = Field(1, ge=1)
+    max_length: int = Field(1024, ge=2)
+    packing: bool = False
+    gradient_checkpointing: bool = False
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
+    warmup_ratio: float = Field(0.0, ge=0, lt=1)
+    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    max_grad_norm: float = Field(1.0, ge=0, allow_inf_nan=False)
+    optimizer: str = "adamw_torch"
+    lora: LoraSettings | None = Field(default_factory=LoraSettings)
+    train_on_prompt: bool = False
+    logging_steps: int = Field(1, ge=1)
+    checkpoint_every: int | Literal["epoch"] | None = "epoch"
+    keep_checkpoints: int = Field(2, ge=1)
+    max_bad_share: float = Field(0.05, ge=0, le=1)
+    tensorboard: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_preset(cls, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(given.get("preset"), str):
+            return {**PRESETS.get(given["preset"], {}), **given}
+        return given
+
+    @model_validator(mode="after")
+    def _positive_interval(self) -> TrainSettings:
+        if isinstance(self.checkpoint_every, int) and self.checkpoint_every < 1:
+            raise ValueError("checkpoint_every must be at least 1")
+        return self

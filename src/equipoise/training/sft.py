@@ -1,0 +1,360 @@
+"""Supervised fine-tuning with a token-weighted objective: from examples to a trained model in one call."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.util
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from equipoise import journal
+from equipoise.console import say
+from equipoise.data.formatting import Formatted, render_all
+from equipoise.errors import UserError
+from equipoise.models.loading import BASE_FILE, Loaded, fingerprint, quiet
+from equipoise.training import checkpoints
+from equipoise.training.anomalies import Anomalies
+from equipoise.training.head import Objective, detach
+from equipoise.training.interrupts import Interrupted, StopRequest
+from equipoise.training.meter import Meter
+from equipoise.training.settings import ObjectiveSettings, TrainSettings
+
+if TYPE_CHECKING:
+    from equipoise.records import Example
+
+
+@dataclass
+class TrainResult:
+    """What training leaves: the model in memory and, under `folder`, `final/`, `metrics.jsonl` and the rest."""
+
+    model: Any
+    tokenizer: Any
+    steps: int
+    metrics_path: Path
+    anomalies: list[int]
+    seconds: float
+    final: Path
+    dropped: list[tuple[str, str]] = field(default_factory=list)
+
+
+def train(
+    loaded: Loaded,
+    examples: Sequence[Example],
+    *,
+    objective: ObjectiveSettings,
+    settings: TrainSettings,
+    folder: str | Path,
+    seed: int,
+    validate: Callable[[Any, int], dict[str, float]] | None = None,
+    on_step: Callable[[dict[str, Any]], None] | None = None,
+    keep_base: bool = False,
+) -> TrainResult:
+    """Train `loaded.model` on the answers of `examples`; a folder with a valid checkpoint of the same run is resumed.
+
+    Args:
+        validate: called as `validate(model, step)` after each epoch, in eval mode; its numbers go to
+            `validation.jsonl`, and the random generators are put back afterwards.
+        on_step: called with each row of `metrics.jsonl`.
+        keep_base: train a copy, so that `loaded` can be used again.
+
+    Raises:
+        UserError: the data, model and settings do not go together, the folder holds another run, or training met too
+            many non-finite steps or ran out of memory for good.
+        Interrupted: SIGINT or SIGTERM; the step was finished and saved.
+    """
+    started = time.perf_counter()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    precision = _precision(loaded.model, settings)
+    data = render_all(
+        loaded.tokenizer,
+        examples,
+        train_on_prompt=settings.train_on_prompt,
+        max_length=settings.max_length,
+        max_bad_share=settings.max_bad_share,
+    )
+    _check_labels(loaded.model, data)
+    base = fingerprint(loaded.model)
+    checkpoints.claim(folder, _identity(loaded, data, objective, settings, seed, base))
+    if data.dropped:
+        say(f"{len(data.dropped)} examples left out, first: {data.dropped[0][0]} ({data.dropped[0][1]})")
+    model = _trainable(copy.deepcopy(loaded.model) if keep_base else loaded.model, settings)
+    with ExitStack() as stack:
+        stack.enter_context(quiet_training())
+        hooks = stack.enter_context(_hooks(folder, data, settings, validate, on_step))
+        stop = stack.enter_context(StopRequest())
+        trainer = _trainer(model, loaded.tokenizer, data, objective, settings, precision, folder, seed, hooks, stop)
+        resume = checkpoints.newest(folder / "checkpoints")
+        if resume is not None:
+            step = checkpoints.step_of(resume)
+            say(f"resuming after step {step} from {resume}")
+            hooks.anomalies.restore(hooks.anomalies.journal.rows, step)
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+        steps = trainer.state.global_step
+        if stop.requested and steps < trainer.state.max_steps:
+            raise Interrupted(stop.requested, steps, folder)
+        detach(trained.get_base_model() if hasattr(trained, "get_base_model") else trained)
+        final = _write_final(trainer, trained, loaded, base, folder)
+    trained.eval()
+    seconds = time.perf_counter() - started
+    return TrainResult(
+        trained, loaded.tokenizer, steps, folder / "metrics.jsonl", hooks.anomalies.steps, seconds, final, data.dropped
+    )
+
+
+# ---- checks and identity
+
+
+def _precision(model: Any, settings: TrainSettings) -> str:
+    device = model.device.type
+    wanted = settings.precision
+    if wanted == "auto":
+        if device != "cuda":
+            return "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if wanted == "fp16" and device == "cpu":
+        raise UserError(
+            "training in fp16 needs a GPU",
+            where="training.precision",
+            fix="use `auto`, `fp32` or `bf16` on a CPU",
+            docs="docs/troubleshooting.md#fp16-on-cpu",
+        )
+    return wanted
+
+
+def _check_labels(model: Any, data: Formatted) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    for name, row in zip(data.ids, data.rows):
+        if max(row.input_ids) >= rows:
+            raise UserError(
+                f"example {name} has token id {max(row.input_ids)}, but the model knows {rows} tokens",
+                fix="use the tokenizer that belongs to this model",
+            )
+
+
+def _identity(
+    loaded: Loaded, data: Formatted, objective: ObjectiveSettings, settings: TrainSettings, seed: int, base: str
+) -> dict[str, Any]:
+    text = json.dumps([[row.input_ids, row.labels] for row in data.rows])
+    return {
+        "model": {"name": loaded.name, "fingerprint": base},
+        "data": {"examples": len(data.rows), "sha256": hashlib.sha256(text.encode()).hexdigest()},
+        "objective": objective.model_dump(mode="json"),
+        "training": settings.model_dump(mode="json"),
+        "seed": seed,
+    }
+
+
+# ---- model
+
+
+def _trainable(model: Any, settings: TrainSettings) -> Any:
+    """The model with what will be trained in float32: 16-bit weights would round small updates away."""
+    from peft import PeftModel
+
+    quantized = getattr(model, "quantization_method", None) is not None
+    if isinstance(model, PeftModel):
+        return model
+    if settings.lora is None:
+        if quantized:
+            raise UserError(
+                "a quantized model cannot be trained in full",
+                where="training.lora",
+                fix="give training.lora (for example `lora: {}`), or load the model unquantized",
+            )
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+            if parameter.dtype in (torch.bfloat16, torch.float16):
+                parameter.data = parameter.data.float()
+    return model
+
+
+def _lora(model: Any, settings: TrainSettings) -> Any:
+    from peft import LoraConfig, PeftModel
+
+    if settings.lora is None or isinstance(model, PeftModel):
+        return None
+    from transformers.pytorch_utils import Conv1D
+
+    names = settings.lora.target_modules
+    head = next((n for n, m in model.named_modules() if m is model.get_output_embeddings()), "lm_head")
+    if not isinstance(names, str) and any(head == name or head.endswith("." + name) for name in names):
+        raise UserError(
+            f"the output head ({head}) cannot carry an adapter: the loss is computed from its weights directly",
+            where="training.lora.target_modules",
+            fix=f"take {head!r} out of the list, or use all-linear",
+        )
+    return LoraConfig(
+        r=settings.lora.r,
+        lora_alpha=settings.lora.alpha,  # pyright: ignore[reportArgumentType]  (a float works, and is what papers use)
+        lora_dropout=settings.lora.dropout,
+        target_modules=names,
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+    )
+
+
+# ---- the trainer
+
+
+def _trainer(
+    model: Any,
+    tokenizer: Any,
+    data: Formatted,
+    objective: ObjectiveSettings,
+    settings: TrainSettings,
+    precision: str,
+    folder: Path,
+    seed: int,
+    hooks: Any,
+    stop: StopRequest,
+) -> Any:
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    from equipoise.objectives.weighting import weighting
+    from equipoise.training.pace import Pace
+    from equipoise.training.trainer import FusedTrainer
+
+    rule = weighting(objective.name, **objective.params)
+    tau = float(objective.params.get("tau", 5.0))
+    rows = model.get_output_embeddings().weight.shape[0]
+    trainer = FusedTrainer(
+        model=model,
+        args=_arguments(settings, precision, folder, seed, model.device.type),
+        train_dataset=_dataset(data, settings),
+        processing_class=tokenizer,
+        peft_config=_lora(model, settings),
+        callbacks=[Pace(settings.checkpoint_every, stop)],
+        objective=Objective(rule, objective.detach_weights, objective.normalize),
+        meter=Meter(rows, tau, float(objective.params.get("eps", 1e-6))),
+        hooks=hooks,
+    )
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    return trainer
+
+
+def _arguments(settings: TrainSettings, precision: str, folder: Path, seed: int, device: str) -> Any:
+    from trl import SFTConfig
+
+    if settings.tensorboard:
+        if importlib.util.find_spec("tensorboard") is None:
+            raise UserError(
+                "tensorboard is not installed", where="training.tensorboard", fix='pip install "equipoise[track]"'
+            )
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")
+    return SFTConfig(
+        output_dir=str(folder / "checkpoints"),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.scheduler,
+        warmup_steps=settings.warmup_ratio,  # below 1 it is a share of all steps
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm or math.inf,  # 0: measured, not clipped
+        optim=settings.optimizer,
+        seed=seed,
+        data_seed=seed,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        use_cpu=device == "cpu",
+        max_length=settings.max_length,
+        packing=settings.packing,
+        activation_checkpointing=settings.gradient_checkpointing,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        dataloader_pin_memory=device == "cuda",
+        pad_to_multiple_of=None,
+        save_strategy="no",  # `Pace` says when
+        eval_strategy="no",
+        logging_strategy="steps" if settings.tensorboard else "no",
+        logging_steps=settings.logging_steps,
+        logging_nan_inf_filter=False,  # it would show the mean of earlier losses for a NaN
+        restore_callback_states_from_checkpoint=True,
+        report_to=["tensorboard"] if settings.tensorboard else [],
+        disable_tqdm=True,
+        log_level="error",
+    )
+
+
+def _dataset(data: Formatted, settings: TrainSettings) -> Any:
+    from datasets import Dataset
+
+    columns = {
+        "input_ids": [row.input_ids for row in data.rows],
+        "labels": [row.labels for row in data.rows],
+        "row_index": [[i] * len(row.input_ids) for i, row in enumerate(data.rows)],
+    }
+    dataset = Dataset.from_dict(columns)
+    if settings.packing:
+        from trl import pack_dataset
+
+        dataset = pack_dataset(dataset, settings.max_length, "bfd")
+    return dataset
+
+
+@contextmanager
+def _hooks(folder: Path, data: Formatted, settings: TrainSettings, validate: Any, on_step: Any) -> Iterator[Any]:
+    from equipoise.training.trainer import StepHooks
+
+    by_step = lambda row: row["step"]  # noqa: E731
+    with ExitStack() as stack:
+        opened = {
+            name: stack.enter_context(journal.Journal(folder / f"{name}.jsonl", key=key))
+            for name, key in (("metrics", by_step), ("anomalies", by_step), ("splits", None))
+        }
+        validations = None
+        if validate is not None:
+            validations = stack.enter_context(journal.Journal(folder / "validation.jsonl", key=by_step))
+        yield StepHooks(
+            folder=folder,
+            metrics=opened["metrics"],
+            splits=opened["splits"],
+            anomalies=Anomalies(opened["anomalies"]),
+            ids=data.ids,
+            keep_checkpoints=settings.keep_checkpoints,
+            logging_steps=settings.logging_steps,
+            validate=validate,
+            validations=validations,
+            on_step=on_step,
+        )
+
+
+@contextmanager
+def quiet_training() -> Iterator[None]:
+    """No progress bars or advice of the libraries' own while we report."""
+    import datasets
+
+    bars = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        with quiet():
+            yield
+    finally:
+        if not bars:
+            datasets.enable_progress_bars()
+
+
+def _write_final(trainer: Any, trained: Any, loaded: Loaded, base: str, folder: Path) -> Path:
+    from equipoise.training.trainer import save_pretrained
+
+    final = folder / "final"
+    if not trainer.args.should_save:
+        return final
+    with journal.atomic_directory(final) as aside:
+        save_pretrained(trained, aside)
+        loaded.tokenizer.save_pretrained(str(aside))
+        journal.write_json(Path(aside) / BASE_FILE, {"name": loaded.name, "fingerprint": base})
+    return final

@@ -1,0 +1,286 @@
+"""TRL's SFTTrainer with the fused objective, steps that survive memory and NaN, and checkpoints that are whole."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from trl import SFTTrainer
+
+from equipoise.console import warn
+from equipoise.errors import UserError
+from equipoise.training import checkpoints, splitting
+from equipoise.training.anomalies import Anomalies
+from equipoise.training.head import Objective, attach
+from equipoise.training.meter import Meter
+
+
+@dataclass
+class StepHooks:
+    """Where a run's events go: journals with `append` and `rows`, and callables."""
+
+    folder: Path
+    metrics: Any
+    splits: Any
+    anomalies: Anomalies
+    ids: list[str]
+    keep_checkpoints: int = 2
+    logging_steps: int = 1
+    validate: Callable[[Any, int], dict[str, float]] | None = None
+    validations: Any = None
+    on_step: Callable[[dict[str, Any]], None] | None = None
+
+
+class FusedTrainer(SFTTrainer):
+    """Overrides what the objective and durability need; loop, optimizer, schedule and parallelism are the parents'."""
+
+    def __init__(self, *args: Any, objective: Objective, meter: Meter, hooks: StepHooks, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        base.__dict__.pop("forward", None)  # TRL's fused head: one path only
+        attach(base, objective)
+        # The parent counts the step's tokens only for models whose forward takes loss arguments
+        self.model_accepts_loss_kwargs = True
+        self.objective, self.meter, self.hooks = objective, meter, hooks
+        self.data_collator = _WithRows(self.data_collator)
+        self.split = 1
+        self._batches: list[dict[str, Any]] = []
+        self._rng: dict[str, Any] | None = None
+        self._row: dict[str, Any] | None = None
+        self._share = 1.0
+
+    # ---- one optimizer step
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        samples = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._batches, self._rng, self._row = [], None, None
+        self.meter.reset()
+        return samples
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        if not self._batches:
+            self._rng = rng_state()
+            self.split = max([1, *(r["split"] for r in self.hooks.splits.rows if r["step"] <= self._step)])
+        self._batches.append(inputs)
+        todo = [inputs]
+        while True:
+            try:
+                return sum(self._in_pieces(model, batch, num_items_in_batch) for batch in todo)  # pyright: ignore
+            except Exception as error:
+                if not splitting.is_out_of_memory(error):
+                    raise
+                self._halve(error)
+            # outside the except block: the traceback would keep the failed pass's tensors alive
+            model.zero_grad()
+            restore_rng(self._rng)
+            self.meter.reset()
+            todo = list(self._batches)
+
+    def _in_pieces(self, model: Any, batch: dict[str, Any], num_items: Any) -> torch.Tensor:
+        pieces = splitting.split_batch(batch, self.split)
+        self._share = 1.0 / (len(pieces) * self.current_gradient_accumulation_steps)
+        losses = [super(FusedTrainer, self).training_step(model, dict(piece), num_items) for piece in pieces]
+        return torch.stack(losses).sum()
+
+    def _halve(self, error: Exception) -> None:
+        largest = max(splitting.documents(batch) for batch in self._batches)
+        if self.split >= largest or self.accelerator.num_processes > 1:
+            raise UserError(
+                "out of memory even with one example at a time"
+                if self.accelerator.num_processes == 1
+                else "out of memory on one of several processes",
+                where=f"step {self._step}",
+                fix="lower training.max_length or training.batch_size, set training.gradient_checkpointing: true, "
+                "or load the model in 4bit",
+                docs="docs/troubleshooting.md#out-of-memory",
+            ) from error
+        self.split = min(self.split * 2, largest)
+        self.hooks.splits.append({"step": self._step, "split": self.split})
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        warn(
+            f"out of memory at step {self._step}: each batch is now computed in {self.split} parts; "
+            "the effective batch size is unchanged"
+        )
+
+    @property
+    def _step(self) -> int:
+        return self.state.global_step + 1
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        inputs = {name: value for name, value in inputs.items() if name != "row_index"}
+        if self.aux_loss_enabled:
+            inputs["output_router_logits"] = True
+        out = model(**inputs, fused_objective=True, num_items=num_items_in_batch)
+        loss = out["loss"]
+        in_training = num_items_in_batch is not None
+        if self.objective.normalize == "weights":
+            loss = loss * self._share if in_training else loss
+        elif in_training and self.args.average_tokens_across_devices:
+            # DDP averages gradients over ranks, and the tokens of every rank are counted
+            loss = loss * (self.accelerator.num_processes // self.get_tp_size())
+        if self.aux_loss_enabled:
+            loss = loss + self.router_aux_loss_coef * out["aux_loss"] * (self._share if in_training else 1.0)
+        if in_training:
+            self.meter.add(loss, out)
+        return (loss, out) if return_outputs else loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)
+        means = self.meter.read(self.accelerator)
+        norm_value = float(norm)
+        self._row = {**means, "grad_norm": norm_value, "skipped": False}
+        if math.isfinite(norm_value) and math.isfinite(means["loss"]):
+            return norm
+        self._row["skipped"] = True
+        scaler = self.accelerator.scaler
+        if scaler is not None and math.isfinite(means["loss"]) and scaler.get_scale() > 1.0:
+            return norm  # fp16: the scaler skips this step itself and halves its scale
+        for parameter in model.parameters():
+            parameter.grad = None
+        rows = sorted({int(i) for batch in self._batches for i in batch["row_index"].tolist()})
+        self.hooks.anomalies.add(
+            self._step, loss=means["loss"], grad_norm=norm_value, rows=[self.hooks.ids[i] for i in rows]
+        )
+        return norm
+
+    # ---- what is written
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Any, grad_norm: Any, model: Any, trial: Any, epoch: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        if self._row is not None:
+            self._finish_row(kwargs.get("learning_rate"))
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, epoch, *args, **kwargs)
+
+    def _finish_row(self, learning_rate: float | None) -> None:
+        assert self._row is not None
+        step = self.state.global_step
+        row = {"step": step, "epoch": round(float(self.state.epoch or 0.0), 6), "learning_rate": learning_rate}
+        row |= {name: _finite(value) for name, value in self._row.items()}
+        self._row = None
+        if self.args.logging_strategy != "no":
+            for name in ("entropy", "shocked_share", "mean_weight", "token_accuracy"):
+                self._metrics["train"][name].append(row[name] or 0.0)
+        if self.hooks.on_step is not None:
+            self.hooks.on_step(row)
+        if self.is_world_process_zero():
+            if step % self.hooks.logging_steps == 0:
+                append_once(self.hooks.metrics, row)
+            self._validate(step)
+
+    def _validate(self, step: int) -> None:
+        per_epoch = self.state.max_steps // max(int(self.args.num_train_epochs), 1)
+        if self.hooks.validate is None or step % max(per_epoch, 1):
+            return
+        before = rng_state()
+        self.model.eval()
+        with torch.no_grad():
+            result = self.hooks.validate(self.model, step)
+        self.model.train()
+        restore_rng(before)
+        append_once(self.hooks.validations, {"step": step, **{k: _finite(v) for k, v in result.items()}})
+
+    # ---- checkpoints
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = self.hooks.folder / "checkpoints"
+        with checkpoints.sealed(folder, self.state.global_step, self.accelerator) as aside:
+            self.save_model(str(aside), _internal_call=True)
+            self._save_optimizer_and_scheduler(str(aside))
+            self._save_scaler(str(aside))
+            self._save_rng_state(str(aside))
+            if self.args.should_save:
+                self._export_callbacks()
+                self.state.save_to_json(str(aside / "trainer_state.json"))
+        if self.args.should_save:
+            checkpoints.prune(folder, self.hooks.keep_checkpoints)
+
+    def _export_callbacks(self) -> None:
+        from transformers.trainer_callback import ExportableState
+
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(callback, ExportableState):
+                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Weights as safetensors; not the parent's pickle of the arguments."""
+        if not self.args.should_save:
+            return
+        assert output_dir is not None
+        save_pretrained(self.model, output_dir, state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            checkpoints.load_weights(self.model, Path(resume_from_checkpoint))
+
+
+class _WithRows:
+    """A collator that also says which examples a batch holds."""
+
+    def __init__(self, collate: Any):
+        self.collate = collate
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = self.collate(features)
+        rows: list[int] = []
+        for feature in features:
+            start = 0
+            for length in feature.get("seq_lengths") or [len(feature["row_index"])]:
+                rows.append(feature["row_index"][start])
+                start += length
+        batch["row_index"] = torch.tensor(rows)
+        return batch
+
+
+def save_pretrained(model: Any, folder: str | Path, state_dict: dict | None = None) -> None:
+    """Write a model or adapter as safetensors, without asking the Hub whether the base's vocabulary has grown."""
+    from peft import PeftModel
+
+    extra: dict[str, Any] = {}
+    if isinstance(model, PeftModel):
+        config = model.active_peft_config
+        base_rows = model.get_base_model().get_input_embeddings().weight.shape[0]
+        grown = base_rows != getattr(model.config.get_text_config(), "loaded_vocab_size", base_rows)
+        named = {"embed_tokens", "lm_head", "wte"} & set(config.target_modules or ())
+        extra["save_embedding_layers"] = bool(grown or named)
+    model.save_pretrained(str(folder), state_dict=state_dict, **extra)
+
+
+def append_once(journal: Any, row: dict[str, Any]) -> None:
+    """Append unless this step is there: a resumed run repeats the steps after its checkpoint bit by bit."""
+    last = journal.rows[-1]["step"] if journal.rows else 0
+    if row["step"] > last:
+        journal.append(row)
+
+
+def rng_state() -> dict[str, Any]:
+    """Python's, numpy's and torch's generators."""
+    state = {"python": random.getstate(), "numpy": np.random.get_state(), "cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def restore_rng(state: dict[str, Any] | None) -> None:
+    """Set the generators back to what `rng_state` returned."""
+    assert state is not None
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
