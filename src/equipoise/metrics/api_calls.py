@@ -1,4 +1,4 @@
-"""Scores of answers that should be one API call: strict, by parsed syntax, and the published substring rule beside it."""
+"""Scores of answers that should be one API call: strict, by parsed syntax; beside it the published substring rule."""
 
 from functools import lru_cache
 
@@ -37,8 +37,8 @@ def score_call(output: str, gold: str, old: str | None = None) -> float:
 def published_score(output: str, gold: str, old: str) -> float:
     """Score by the rule of the published R-EAFT scripts, which looks for substrings.
 
-    1.0 if the answer contains `gold` and not `old`, 0.5 if it contains neither (so gibberish scores half), else 0.0. For
-    comparison with published numbers only.
+    1.0 if the answer contains `gold` and not `old`, 0.5 if it contains neither (so gibberish scores half), else 0.0.
+    For comparison with published numbers only.
 
     >>> published_score("no idea", "pd.concat([a, b])", "a.append(b)")
     0.5

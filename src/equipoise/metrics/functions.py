@@ -15,8 +15,8 @@ Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 def score_function(output: str, solutions: Iterable[str]) -> float:
     """Score 1.0 if `output` is one of `solutions` up to names of locals, docstrings and annotations, else 0.0.
 
-    The answer has to be code alone, bare or in one fenced block; prose before or after it makes it wrong. The function's
-    own name, every name that is not local to it, and the order of statements count. Nothing is executed.
+    The answer has to be code alone, bare or in one fenced block; prose before or after it makes it wrong. The
+    function's own name, every name that is not local to it, and the order of statements count. Nothing is executed.
 
     Raises:
         UserError: there is no solution, or one does not parse.
@@ -74,7 +74,7 @@ class _Strip(ast.NodeTransformer):
 
 
 class _Rename(ast.NodeTransformer):
-    """Number the names that a function binds, in the order in which they are met; `0` is no identifier, so none clashes.
+    """Number the names that a function binds, in the order in which they are met; no identifier is called `0`.
 
     Names bound by an import keep their meaning and so their name. So does any name that is also written as a keyword of
     a call, where a parameter's name is part of what the code does.
@@ -190,7 +190,7 @@ def _stored(target: ast.AST) -> list[str]:
 
 
 def _own(statements: Iterable[ast.AST]) -> Iterator[ast.AST]:
-    """Walk the nodes of a scope without those of the scopes inside it; what `:=` binds in a comprehension belongs here."""
+    """Walk the nodes of a scope without those of the scopes inside it; what `:=` binds in a comprehension is here."""
     waiting = list(statements)
     while waiting:
         node = waiting.pop()

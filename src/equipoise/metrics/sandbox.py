@@ -54,10 +54,10 @@ def main(word, seconds, memory):
 def run_unit_tests(code: str, tests: str | Iterable[str], *, timeout: float = 5.0, memory_mb: int = 256) -> bool:
     """Tell whether `code`, an answer of a model, passes `tests` (assert statements over what it defines).
 
-    It runs in a subprocess of its own: isolated interpreter (`-I`), empty temporary folder, no input, no environment, at
-    most `timeout` seconds of wall and processor time, and, where the system can limit them (not on Windows), `memory_mb`
-    of memory, 1 MiB a file and, unless run as root, no further processes. This stops accidents. It is no prison: the
-    code can read what its user can read, and reach the network. Never called unless asked for.
+    It runs in a subprocess of its own: isolated interpreter (`-I`), empty temporary folder, no input, no environment,
+    at most `timeout` seconds of wall and processor time, and, where the system can limit them (not on Windows),
+    `memory_mb` of memory, 1 MiB a file and, unless run as root, no further processes. This stops accidents. It is no
+    prison: the code can read what its user can read, and reach the network. Never called unless asked for.
 
     Raises:
         UserError: the tests do not parse, or a limit is not positive.

@@ -1,4 +1,4 @@
-"""Python answers as syntax: the code of an answer, parsed, and brought to a form in which equal meaning is equal text."""
+"""Python answers as syntax: the code of an answer, parsed and brought to a form that can be compared as text."""
 
 import ast
 import io
@@ -6,7 +6,9 @@ import re
 import tokenize
 import warnings
 
-FENCE = re.compile(r"\A(?P<ticks>`{3,})[ \t]*(?:python3?|py)?[ \t]*\r?\n(?P<code>.*?)\r?\n?[ \t]*(?P=ticks)\Z", re.DOTALL)
+FENCE = re.compile(
+    r"\A(?P<ticks>`{3,})[ \t]*(?:python3?|py)?[ \t]*\r?\n(?P<code>.*?)\r?\n?[ \t]*(?P=ticks)\Z", re.DOTALL
+)
 NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)  # ValueError: NUL bytes, integers of 5,000 digits
 
 
@@ -52,7 +54,7 @@ def comments(code: str) -> list[str]:
 
 
 class SortKeywords(ast.NodeTransformer):
-    """Put keyword arguments of every call into one order (`**mappings` last, as they came) and drop the `u` of u-strings."""
+    """Put keyword arguments of calls into one order (`**mappings` last, as they came); drop the `u` of u-strings."""
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
