@@ -1,0 +1,77 @@
+"""Typed rows: what goes into training, what comes out of an evaluation, and the flat table of results."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Row(BaseModel):
+    """A row of a file that this package writes or reads; unknown fields are an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Message(Row):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Example(Row):
+    """A conversation that ends in the answer to learn.
+
+    Attributes:
+        old: the outdated answer, where the example replaces one.
+        rephrasings: other ways to ask the last question; never trained on, asked in evaluation.
+    """
+
+    id: str
+    messages: list[Message] = Field(min_length=2)
+    old: str | None = None
+    rephrasings: list[str] = []
+    meta: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _ends_in_an_answer(self) -> "Example":
+        if self.messages[-1].role != "assistant" or self.messages[-2].role != "user":
+            raise ValueError("the last two messages must be the user's question and the assistant's answer")
+        return self
+
+    @property
+    def prompt(self) -> str:
+        """The last question."""
+        return self.messages[-2].content
+
+    @property
+    def completion(self) -> str:
+        """The answer to learn."""
+        return self.messages[-1].content
+
+
+class Prediction(Row):
+    """One answer of one model to one item, scored. `phrasing` 0 is the trained one."""
+
+    method: str
+    seed: int
+    task: str
+    item: str
+    phrasing: int = 0
+    prompt: str
+    gold: str
+    old: str | None = None
+    output: str
+    score: float = Field(ge=0, le=1)
+    published_score: float | None = None
+
+
+class Result(Row):
+    """One number of the flat table: a metric of a method with a seed on a task, and over how many items."""
+
+    method: str
+    seed: int
+    task: str
+    metric: str
+    value: float = Field(allow_inf_nan=False)
+    n: int = Field(ge=0)
+    higher_is_better: bool = True
