@@ -26,7 +26,7 @@ class Unusable(ValueError):
 
 @dataclass(frozen=True)
 class Rendered:
-    """One example as the model sees it: `input_ids` and `labels` of equal length T, labels -100 where not supervised."""
+    """One example as the model sees it: `input_ids` and `labels` of length T, labels -100 where not supervised."""
 
     input_ids: list[int]
     labels: list[int]
@@ -91,7 +91,8 @@ def render(
 
 def render_prompt(tokenizer: Any, conversation: Example | Sequence[Message]) -> list[int]:
     """Token ids of the prompt with the generation prompt appended; an `Example` contributes all but its answer."""
-    messages = list(getattr(conversation, "messages", conversation))
+    given: Any = getattr(conversation, "messages", conversation)
+    messages: list[Message] = list(given)
     if messages and messages[-1].role == "assistant":
         messages = messages[:-1]
     return _encode(tokenizer, *_conversation(tokenizer, messages, generation_prompt=True))[0]

@@ -71,14 +71,8 @@ def _greedy(model: Any, prompts: list[list[int]], stops: list[int], new: int) ->
     rows = torch.arange(len(prompts), device=device)  # which prompt each row of the batch belongs to
     out: list[list[int]] = [[] for _ in prompts]
     for _ in range(new):
-        logits = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            **last_only,
-        ).logits
+        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "past_key_values": cache}
+        logits = model(**inputs, use_cache=True, **last_only).logits
         chosen = logits[:, -1].argmax(-1)
         going = ~torch.isin(chosen, stop)
         for row, token, alive in zip(rows.tolist(), chosen.tolist(), going.tolist()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import re
 import warnings
 from contextlib import contextmanager
@@ -52,7 +51,7 @@ def load_model(settings: ModelSettings) -> Loaded:
             _check_remote_config(source, settings.revision)
         config = AutoConfig.from_pretrained(source, **shared)
         tokenizer = AutoTokenizer.from_pretrained(source, **shared)
-        model, info = AutoModelForCausalLM.from_pretrained(
+        both: Any = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
             dtype=_dtype(settings.dtype, device),
@@ -61,6 +60,7 @@ def load_model(settings: ModelSettings) -> Loaded:
             **_placement(settings, device),
             **shared,
         )
+    model, info = both
     if info["missing_keys"]:
         names = sorted(info["missing_keys"])
         raise UserError(
@@ -213,7 +213,7 @@ def _with_adapter(model: Any, settings: ModelSettings) -> Any:
         with _explained(settings):
             folder = Path(snapshot_download(settings.adapter, allow_patterns=["*.json", "*.safetensors"]))
     files.check_folder(folder, trust_remote_code=settings.trust_remote_code, weights="adapter_model")
-    _check_base(model, folder, PeftConfig.from_pretrained(folder).base_model_name_or_path, settings)
+    _check_base(model, folder, PeftConfig.from_pretrained(str(folder)).base_model_name_or_path, settings)
     try:
         adapted = PeftModel.from_pretrained(model, folder, is_trainable=True)
     except (RuntimeError, ValueError) as error:
@@ -233,7 +233,7 @@ def _check_base(model: Any, folder: Path, base: str | None, settings: ModelSetti
         if files.read_json(note).get("fingerprint") != fingerprint(model):
             raise _other_base(settings, "the base's weights are not those it was trained on")
         return
-    both_hub = base and not Path(base).exists() and not os.path.isabs(base) and not Path(settings.path).exists()
+    both_hub = base and not Path(base).exists() and not Path(base).is_absolute() and not Path(settings.path).exists()
     if both_hub and settings.path != "testbed" and base != settings.path:
         raise _other_base(settings, f"it was trained on {base}")
 

@@ -54,16 +54,16 @@ def _give_pad(model: Any, tokenizer: Any) -> None:
         own = [t for t in (tokenizer.unk_token, tokenizer.bos_token) if t]
         choice = next((t for t in (*_PADS, *_SPARE, *own) if t in vocab and vocab[t] not in stops), "<|pad|>")
         tokenizer.add_special_tokens({"pad_token": choice})
-        rows = model.get_input_embeddings().weight.shape[0]
-        if tokenizer.pad_token_id >= rows:
-            _grow(model, tokenizer.pad_token_id + 1)
+        pad: Any = tokenizer.pad_token_id
+        if pad >= model.get_input_embeddings().weight.shape[0]:
+            _grow(model, pad + 1)
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     if model.generation_config is not None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
 def _grow(model: Any, rows: int) -> None:
-    """Add rows at the mean of the old ones: a row of zeros would win the softmax of a model whose logits are negative."""
+    """Add rows at the mean of the old ones: a row of zeros would win the softmax where all logits are negative."""
     old = model.get_input_embeddings().weight.shape[0]
     model.resize_token_embeddings(rows, mean_resizing=False)
     head = model.get_output_embeddings()
@@ -78,8 +78,8 @@ def _give_stops(model: Any, tokenizer: Any) -> None:
     """`generate` should stop where the chat template ends a turn, also when the config names another token."""
     if model.generation_config is None:
         return
-    known = model.generation_config.eos_token_id
-    stops = [] if known is None else [known] if isinstance(known, int) else list(known)
+    known: Any = model.generation_config.eos_token_id
+    stops: list[int] = [] if known is None else [known] if isinstance(known, int) else list(known)
     stops += [i for i in end_of_turn_ids(tokenizer) if i not in stops]
     if stops:
         model.generation_config.eos_token_id = stops[0] if len(stops) == 1 else stops

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: written aside, sealed with checksums, renamed; the newest valid one is resumed."""
+"""Checkpoints that are whole or absent: written aside, sealed with checksums, renamed; the newest valid is resumed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def sealed(folder: Path, step: int, accelerator: Any) -> Iterator[Path]:
     from accelerate.utils import broadcast_object_list
 
     if not accelerator.is_main_process:
-        yield Path(broadcast_object_list([None])[0])
+        yield Path(str(broadcast_object_list([None])[0]))
         accelerator.wait_for_everyone()
         accelerator.wait_for_everyone()
         return

@@ -1,4 +1,4 @@
-"""Put the fused objective onto a model: backbone, then the output embeddings, and never a [B, T, V] tensor of logits."""
+"""Put the fused objective onto a model: backbone, then the output embeddings, never a [B, T, V] tensor of logits."""
 
 from __future__ import annotations
 

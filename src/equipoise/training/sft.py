@@ -246,7 +246,7 @@ def _trainer(
 
 
 def _arguments(settings: TrainSettings, precision: str, folder: Path, seed: int, device: str) -> Any:
-    from trl import SFTConfig
+    from trl.trainer.sft_config import SFTConfig
 
     if settings.tensorboard:
         if importlib.util.find_spec("tensorboard") is None:
@@ -299,7 +299,7 @@ def _dataset(data: Formatted, settings: TrainSettings) -> Any:
     }
     dataset = Dataset.from_dict(columns)
     if settings.packing:
-        from trl import pack_dataset
+        from trl.data_utils import pack_dataset
 
         dataset = pack_dataset(dataset, settings.max_length, "bfd")
     return dataset

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from trl import SFTTrainer
+from trl.trainer.sft_trainer import SFTTrainer
 
 from equipoise.console import warn
 from equipoise.errors import UserError
 from equipoise.training import checkpoints, splitting
 from equipoise.training.anomalies import Anomalies
-from equipoise.training.head import Objective, attach
+from equipoise.training.head import Objective, attach, detach
 from equipoise.training.meter import Meter
+from equipoise.training.rng import restore_rng, rng_state
 
 
 @dataclass
@@ -42,8 +41,9 @@ class FusedTrainer(SFTTrainer):
 
     def __init__(self, *args: Any, objective: Objective, meter: Meter, hooks: StepHooks, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        base.__dict__.pop("forward", None)  # TRL's fused head: one path only
+        model: Any = self.model
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        detach(base)  # TRL's fused head: one path only
         attach(base, objective)
         # The parent counts the step's tokens only for models whose forward takes loss arguments
         self.model_accepts_loss_kwargs = True
@@ -51,7 +51,7 @@ class FusedTrainer(SFTTrainer):
         self.data_collator = _WithRows(self.data_collator)
         self.split = 1
         self._batches: list[dict[str, Any]] = []
-        self._rng: dict[str, Any] | None = None
+        self._rng: dict[str, Any] = {}
         self._row: dict[str, Any] | None = None
         self._share = 1.0
 
@@ -59,7 +59,7 @@ class FusedTrainer(SFTTrainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         samples = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._batches, self._rng, self._row = [], None, None
+        self._batches, self._row = [], None
         self.meter.reset()
         return samples
 
@@ -136,7 +136,7 @@ class FusedTrainer(SFTTrainer):
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm)
         means = self.meter.read(self.accelerator)
-        norm_value = float(norm)
+        norm_value = float(norm)  # pyright: ignore[reportArgumentType]  (None only where nothing was clipped)
         self._row = {**means, "grad_norm": norm_value, "skipped": False}
         if math.isfinite(norm_value) and math.isfinite(means["loss"]):
             return norm
@@ -182,10 +182,11 @@ class FusedTrainer(SFTTrainer):
         if self.hooks.validate is None or step % max(per_epoch, 1):
             return
         before = rng_state()
-        self.model.eval()
+        model: Any = self.model
+        model.eval()
         with torch.no_grad():
-            result = self.hooks.validate(self.model, step)
-        self.model.train()
+            result = self.hooks.validate(model, step)
+        model.train()
         restore_rng(before)
         append_once(self.hooks.validations, {"step": step, **{k: _finite(v) for k, v in result.items()}})
 
@@ -205,11 +206,17 @@ class FusedTrainer(SFTTrainer):
             checkpoints.prune(folder, self.hooks.keep_checkpoints)
 
     def _export_callbacks(self) -> None:
+        """What each callback, and the trainer's own control, wants back after a resume."""
         from transformers.trainer_callback import ExportableState
 
+        states: dict[str, list[dict]] = {}
         for callback in [*self.callback_handler.callbacks, self.control]:
             if isinstance(callback, ExportableState):
-                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+                states.setdefault(type(callback).__name__, []).append(callback.state())
+        # written afresh: the parent appends to what earlier checkpoints left
+        self.state.stateful_callbacks = {  # pyright: ignore[reportAttributeAccessIssue]  (a dict once trained)
+            name: found[0] if len(found) == 1 else found for name, found in states.items()
+        }
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Weights as safetensors; not the parent's pickle of the arguments."""
@@ -245,15 +252,10 @@ class _WithRows:
 
 def save_pretrained(model: Any, folder: str | Path, state_dict: dict | None = None) -> None:
     """Write a model or adapter as safetensors, without asking the Hub whether the base's vocabulary has grown."""
-    from peft import PeftModel
-
     extra: dict[str, Any] = {}
-    if isinstance(model, PeftModel):
-        config = model.active_peft_config
-        base_rows = model.get_base_model().get_input_embeddings().weight.shape[0]
-        grown = base_rows != getattr(model.config.get_text_config(), "loaded_vocab_size", base_rows)
-        named = {"embed_tokens", "lm_head", "wte"} & set(config.target_modules or ())
-        extra["save_embedding_layers"] = bool(grown or named)
+    if hasattr(model, "active_peft_config"):
+        targets = model.active_peft_config.target_modules or ()
+        extra["save_embedding_layers"] = not {"embed_tokens", "lm_head", "wte"}.isdisjoint(targets)
     model.save_pretrained(str(folder), state_dict=state_dict, **extra)
 
 
@@ -262,24 +264,6 @@ def append_once(journal: Any, row: dict[str, Any]) -> None:
     last = journal.rows[-1]["step"] if journal.rows else 0
     if row["step"] > last:
         journal.append(row)
-
-
-def rng_state() -> dict[str, Any]:
-    """Python's, numpy's and torch's generators."""
-    state = {"python": random.getstate(), "numpy": np.random.get_state(), "cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def restore_rng(state: dict[str, Any] | None) -> None:
-    """Set the generators back to what `rng_state` returned."""
-    assert state is not None
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state:
-        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def _finite(value: Any) -> Any:
