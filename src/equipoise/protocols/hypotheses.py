@@ -1,0 +1,102 @@
+"""Protocol A's three claims, as a family: more correction than SFT, retention alike, more correction than EAFT."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from equipoise.metrics.statistics import holm, mean_interval
+from equipoise.protocols.contrasts import BLANK, alike, describe, difference_of, is_share
+from equipoise.protocols.scores import Scores
+from equipoise.protocols.wording import difference, interval, number, p_value
+
+SUPPORTED, NOT_SUPPORTED, UNDECIDED, UNTESTED = "supported", "not supported", "undecided", "cannot be tested"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is claimed of one arm against another on a task: that it does better, or that both do alike."""
+
+    id: str
+    text: str
+    arm: str
+    other: str
+    task: str
+    alike: bool = False
+
+
+CLAIMS = (
+    Claim("H1", "r-eaft corrects more than sft", "r-eaft", "sft", "correction"),
+    Claim("H2", "r-eaft retains as much as sft", "r-eaft", "sft", "retention", alike=True),
+    Claim("H3", "r-eaft corrects more than eaft", "r-eaft", "eaft", "correction"),
+)
+
+
+def judge_claims(scores: Scores, *, margin: float, alpha: float, whole: bool) -> list[dict[str, Any]]:
+    """Test the claims and adjust their p-values by Holm's method, over those that can be tested.
+
+    Superiority is tested one-sided, as the report that made the claims registered it; its interval is two-sided.
+
+    Args:
+        margin: within which two arms count as alike, in the unit of the values.
+        whole: list every claim, also one whose arms are not in the table.
+    """
+    rows = []
+    for claim in CLAIMS:
+        absent = _absent(scores, claim)
+        if not absent:
+            rows.append(_tested(scores, claim, margin, alpha))
+        elif whole:
+            row = BLANK | {"test": "none", "problem": absent, "unit": "seed", "sentence": f"Not tested: {absent}."}
+            rows.append({"id": claim.id, "claim": claim.text, "verdict": UNTESTED} | row)
+    for row, adjusted in zip(rows, holm([row["p"] for row in rows])):
+        row["p_holm"] = adjusted
+        if row["p"] is not None:
+            _judge(row, alpha)
+    return rows
+
+
+def _absent(scores: Scores, claim: Claim) -> str | None:
+    for name in (claim.arm, claim.other):
+        arm = scores.find(name)
+        if arm is None:
+            return f"there is no arm {name}"
+        if not scores.of(arm, claim.task):
+            return f"{arm} has no {claim.task}"
+    return None
+
+
+def _tested(scores: Scores, claim: Claim, margin: float, alpha: float) -> dict[str, Any]:
+    a, b = scores.find(claim.arm) or "", scores.find(claim.other) or ""
+    start = {"id": claim.id, "claim": claim.text, "verdict": UNTESTED}
+    if not claim.alike:
+        row = difference_of(scores, a, b, claim.task, "greater")
+        return start | row | {"sentence": describe(scores, a, b, claim.task, row)}
+    row = alike(scores, a, b, claim.task, margin, alpha) | {"margin": margin}
+    claim_text = f"{claim.text}, within {_width(margin, is_share(scores, claim.task))}"
+    return start | row | {"claim": claim_text, "sentence": _alike_sentence(scores, a, b, claim.task, row, margin)}
+
+
+def _alike_sentence(scores: Scores, a: str, b: str, task: str, row: dict[str, Any], margin: float) -> str:
+    share = is_share(scores, task)
+    mean_a, mean_b = (number(mean_interval(scores.by_seed(arm, task)).mean, share=share) for arm in (a, b))
+    text = f"{task}: {a} {mean_a}, {b} {mean_b}, difference {difference(row['estimate'], share=share)}"
+    if row["problem"]:
+        return f"{text}. There is no test of equivalence: {row['problem']}."
+    return f"{text}, 90% interval{interval(row['ci'], share=share)} against a margin of {_width(margin, share)}, TOST {p_value(row['p'])}."
+
+
+def _width(margin: float, share: bool) -> str:
+    return f"{100 * margin:g} points" if share else f"{margin:g}"
+
+
+def _judge(row: dict[str, Any], alpha: float) -> None:
+    """Set the verdict: refuted only where the interval of the difference leaves no room for the claim."""
+    low, high = row["ci"] or (float("-inf"), float("inf"))
+    limit = row.get("margin")
+    refuted = high <= 0 if limit is None else (low >= limit or high <= -limit)
+    if row["p_holm"] < alpha:
+        row["verdict"], end = SUPPORTED, f"The claim holds ({p_value(row['p_holm'])} after Holm)."
+    elif refuted:
+        row["verdict"], end = NOT_SUPPORTED, "The claim does not hold."
+    else:
+        row["verdict"], end = UNDECIDED, f"That is open ({p_value(row['p_holm'])} for the claim, after Holm)."
+    row["sentence"] += f" {end}"

@@ -1,0 +1,59 @@
+"""Numbers in words: shares in percent, differences in points, p-values, and who did better than whom."""
+
+from collections.abc import Sequence
+
+# What is said of an arm that has (more, fewer) of what a task counts, and of two that have the same.
+VERBS = {
+    "correction": ("corrected more items than", "corrected fewer items than", "corrected as many items as"),
+    "generalisation": (
+        "got more items right in held-out phrasings than",
+        "got fewer items right in held-out phrasings than",
+        "got as many items right in held-out phrasings as",
+    ),
+    "locality": ("kept more related facts than", "kept fewer related facts than", "kept as many related facts as"),
+    "retention": ("retained more than", "retained less than", "retained as much as"),
+}
+
+
+def number(value: float | None, *, share: bool) -> str:
+    """Write a value: a share in percent, anything else with four significant digits."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f}%" if share else f"{value:.4g}"
+
+
+def difference(value: float, *, share: bool) -> str:
+    """Write a difference with its sign: of shares in points."""
+    return f"{_zero(100 * value, 1):+.1f} points" if share else f"{_zero(value, 4):+.4g}"
+
+
+def interval(ci: Sequence[float] | None, *, share: bool) -> str:
+    """Write an interval in the unit of the number before it; nothing if there is none."""
+    if ci is None:
+        return ""
+    return f" [{_zero(100 * ci[0], 1):.1f}, {_zero(100 * ci[1], 1):.1f}]" if share else f" [{ci[0]:.4g}, {ci[1]:.4g}]"
+
+
+def p_value(p: float | None) -> str:
+    """Write a p-value with three decimals, or as below 0.001."""
+    if p is None:
+        return "no p-value"
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+
+
+def did(task: str, estimate: float) -> str:
+    """Say what an arm did, compared with another, that differs from it by `estimate` on `task`."""
+    verbs = VERBS.get(task, (f"scored higher on {task} than", f"scored lower on {task} than", f"scored on {task} as"))
+    if abs(estimate) < 1e-12:
+        return verbs[2]
+    return verbs[0] if estimate > 0 else verbs[1]
+
+
+def count(n: int, word: str) -> str:
+    """Write a count with its noun."""
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+
+
+def _zero(value: float, digits: int) -> float:
+    """Keep a difference of rounding from being written as -0.0."""
+    return value if abs(value) >= 0.5 * 10**-digits else 0.0
