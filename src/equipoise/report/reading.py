@@ -1,0 +1,124 @@
+"""A run directory as the report sees it: what is there, and a sentence for each file that is missing or damaged."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from equipoise.errors import UserError
+from equipoise.journal import read_journal
+
+KNOWN = ("analysis.json", "results.json", "metrics.jsonl", "predictions.jsonl", "cells", "config.yaml")
+
+
+@dataclass
+class RunData:
+    """Everything that a report can draw. A part that could not be read is None or empty, and `problems` says why.
+
+    Attributes:
+        metrics: rows of one training step each, by arm and seed.
+        problems: a sentence for each file that is missing or damaged, by the file's name.
+    """
+
+    path: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    config_text: str = ""
+    manifest: dict[str, Any] = field(default_factory=dict)
+    analysis: dict[str, Any] | None = None
+    detection: dict[str, Any] | None = None
+    results: list[dict[str, Any]] = field(default_factory=list)
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+    tokens: list[dict[str, Any]] = field(default_factory=list)
+    missed: list[dict[str, Any]] | None = None
+    metrics: dict[str, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def arms(self) -> list[str]:
+        """Name the arms, in the order of the analysis, else of the recipe, else of the results."""
+        if self.analysis and isinstance(self.analysis.get("arms"), dict) and self.analysis["arms"]:
+            return list(self.analysis["arms"])
+        if isinstance(self.config.get("arms"), dict):
+            return list(self.config["arms"])
+        named = dict.fromkeys(str(row.get("method")) for row in self.results)
+        return [name for name in named or self.metrics if name != "untrained"]
+
+
+def read_run(path: Path) -> RunData:
+    """Read what a run directory holds; nothing in it is changed.
+
+    Raises:
+        UserError: there is no such folder, or it holds no run.
+    """
+    if not path.is_dir():
+        raise UserError("there is no such run directory", where=str(path), fix="give the folder that a run wrote")
+    if not any((path / name).exists() for name in KNOWN):
+        found = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
+        raise UserError(
+            f"this folder holds no run (found: {found})", where=str(path), fix=f"expected {', '.join(KNOWN)}"
+        )
+    run = RunData(path)
+    run.config, run.config_text = _config(run)
+    run.manifest = _json(run, "manifest.json", dict) or {}
+    run.analysis = _json(run, "analysis.json", dict)
+    run.detection = _json(run, "detection.json", dict)
+    run.results = [row for row in _json(run, "results.json", list) or [] if isinstance(row, dict)]
+    run.missed = _json(run, "missed.json", list)
+    run.predictions = _rows(run, "predictions.jsonl")
+    run.tokens = _rows(run, "tokens.jsonl")
+    run.metrics = _metrics(run)
+    return run
+
+
+def _json(run: RunData, name: str, kind: type) -> Any:
+    try:
+        value = json.loads((run.path / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        run.problems[name] = f"{name} is not there."
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        run.problems[name] = f"{name} is damaged and was left out ({error})."
+        return None
+    if not isinstance(value, kind):
+        run.problems[name] = f"{name} does not hold what was expected and was left out."
+        return None
+    return value
+
+
+def _rows(run: RunData, name: str) -> list[dict[str, Any]]:
+    path = run.path / name
+    if not path.is_file():
+        run.problems[name] = f"{name} is not there."
+        return []
+    journal = read_journal(path)
+    if journal.damaged or journal.torn:
+        run.problems[name] = f"Some lines of {name} are damaged and were left out."
+    return [row for row in journal.rows if isinstance(row, dict)]
+
+
+def _config(run: RunData) -> tuple[dict[str, Any], str]:
+    path = run.path / "config.yaml"
+    if not path.is_file():
+        run.problems["config.yaml"] = "config.yaml is not there."
+        return {}, ""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError:
+        run.problems["config.yaml"] = "config.yaml is damaged."
+        return {}, text
+    return config if isinstance(config, dict) else {}, text
+
+
+def _metrics(run: RunData) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    curves: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for path in sorted((run.path / "cells").glob("*/seed-*/metrics.jsonl")):
+        arm, seed = path.parent.parent.name, path.parent.name.removeprefix("seed-")
+        curves.setdefault(arm, {})[seed] = _rows(run, path.relative_to(run.path).as_posix())
+    if not curves and (run.path / "metrics.jsonl").is_file():
+        objective = run.config.get("objective")
+        arm = str(objective.get("name", "this run")) if isinstance(objective, dict) else "this run"
+        curves[arm] = {str(run.config.get("seed", "")): _rows(run, "metrics.jsonl")}
+    return curves
