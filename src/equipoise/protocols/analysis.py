@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from equipoise.metrics.statistics import holm, mean_interval
-from equipoise.protocols.contrasts import describe, difference_of
+from equipoise.protocols.contrasts import describe, difference_of, is_share
 from equipoise.protocols.hypotheses import judge_claims
 from equipoise.protocols.safety import safety, shares_of_sft, trade_off, variances
 from equipoise.protocols.scores import Scores, ordered, pivot
@@ -28,8 +28,8 @@ def analyze(
         protocol: "a" lists all of Protocol A's hypotheses, those that the table cannot test too.
         margin: of equivalence on retention, in the unit of the values (0.05 is 5 points).
         safety_threshold: for retention over the untrained model's (method `untrained`).
-        predictions: item-level scores; with them there are intervals that cover other items too (bootstrap over seeds and
-            items), and a single seed can be tested over its items.
+        predictions: item-level scores; with them there are intervals that cover other items too (bootstrap over seeds
+            and items), and a single seed can be tested over its items.
 
     Returns:
         What `analysis.json` holds: `arms`, `seeds`, `tasks`, `untrained`, `hypotheses`, `safety`,
@@ -108,6 +108,8 @@ def _notes(scores: Scores, found: dict[str, Any]) -> list[str]:
             )
         if task in scores.falling:
             notes.append(f"{task}: less is better.")
+    if "retention" in scores.tasks and not is_share(scores, "retention"):
+        notes.append("retention is not a share from 0 to 1: the margin of equivalence is taken in its own unit.")
     tested = sum(row["p"] is not None for row in found["hypotheses"])
     if tested > 1:
         notes.append(

@@ -81,7 +81,8 @@ def _alike_sentence(scores: Scores, a: str, b: str, task: str, row: dict[str, An
     text = f"{task}: {a} {mean_a}, {b} {mean_b}, difference {difference(row['estimate'], share=share)}"
     if row["problem"]:
         return f"{text}. There is no test of equivalence: {row['problem']}."
-    return f"{text}, 90% interval{interval(row['ci'], share=share)} against a margin of {_width(margin, share)}, TOST {p_value(row['p'])}."
+    text += f", 90% interval{interval(row['ci'], share=share)} against a margin of {_width(margin, share)}"
+    return f"{text}, TOST {p_value(row['p'])}."
 
 
 def _width(margin: float, share: bool) -> str:

@@ -1,0 +1,130 @@
+"""SUMMARY.md: the verdicts first in plain words, then the table, the checks, and what to bear in mind."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from equipoise.protocols.wording import count, interval, number
+
+
+def summary(analysis: dict[str, Any], *, title: str | None = None) -> str:
+    """Write an analysis as Markdown."""
+    name = f"Protocol {analysis['protocol'].upper()}" if analysis.get("protocol") else "Comparison of methods"
+    parts = [f"# {title or name}", _scope(analysis), _verdicts(analysis), _table(analysis), _checks(analysis)]
+    parts += [_shares(analysis), _pairs(analysis), _notes(analysis)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def analyze_table(path: Path, out: Path | None = None, *, margin: float = 0.05) -> str:
+    """Analyse a table made elsewhere; write `analysis.json` and `SUMMARY.md` into `out` if given; return the summary.
+
+    Raises:
+        UserError: the file is at fault, or `out` cannot be written.
+    """
+    from equipoise.protocols.analysis import analyze
+    from equipoise.protocols.tables import read_table_and_notes
+
+    table = read_table_and_notes(path)
+    analysis = analyze(table.results, margin=margin)
+    analysis["notes"] += table.notes
+    text = summary(analysis, title=f"Comparison of methods: {Path(path).name}")
+    if out is not None:
+        from equipoise.journal import write_atomic, write_json
+
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "analysis.json", analysis)
+        write_atomic(out / "SUMMARY.md", text)
+    return text
+
+
+def _scope(analysis: dict[str, Any]) -> str:
+    seeds = ", ".join(map(str, analysis["seeds"]))
+    return f"{count(len(analysis['arms']), 'arm')}, {count(len(analysis['seeds']), 'seed')} ({seeds})."
+
+
+def _verdicts(analysis: dict[str, Any]) -> str:
+    rows = analysis["hypotheses"]
+    lines = [f"- **{row['id']}, {row['claim']}: {row['verdict']}.** {_escape(row['sentence'])}" for row in rows]
+    if analysis["trade_off"]["sentence"]:
+        lines.append(f"- {_escape(analysis['trade_off']['sentence'])}")
+    if not rows:
+        lines = [f"- {_escape(row['sentence'])}" for row in analysis["comparisons"]] + lines
+    return "## Verdicts\n\n" + "\n".join(lines) if lines else ""
+
+
+def _table(analysis: dict[str, Any]) -> str:
+    tasks = analysis["tasks"]
+    rows = []
+    if analysis["untrained"]:
+        rows.append(["untrained", *(_untrained(analysis, task) for task in tasks)])
+    for arm, by_task in analysis["arms"].items():
+        rows.append([arm, *(_cell(analysis, by_task.get(task), task) for task in tasks)])
+    return "## Means over seeds\n\nWith 95% interval, and s², the sample variance.\n\n" + _markdown(
+        ["arm", *tasks], rows
+    )
+
+
+def _share(analysis: dict[str, Any], task: str) -> bool:
+    values = [value for by_task in analysis["arms"].values() for value in by_task.get(task, {}).get("values", [])]
+    return all(0 <= value <= 1 for value in values if value is not None)
+
+
+def _untrained(analysis: dict[str, Any], task: str) -> str:
+    return number(analysis["untrained"].get(task), share=_share(analysis, task))
+
+
+def _cell(analysis: dict[str, Any], row: dict[str, Any] | None, task: str) -> str:
+    if row is None:
+        return "–"
+    share = _share(analysis, task)
+    text = number(row["mean"], share=share) + interval(row["ci"], share=share)
+    return text if row["variance"] is None else f"{text}, s² {row['variance']:.2g}"
+
+
+def _checks(analysis: dict[str, Any]) -> str:
+    if not analysis["safety"]:
+        return ""
+    rows = []
+    for arm, found in analysis["safety"].items():
+        checks = [f"{_passed(check['passed'])}: {check['sentence']}" for check in found["checks"]]
+        rows.append([arm, f"{found['score']:.3f}", *checks])
+    head = ["arm", "safety score", "retention", "forgetting", "variance"]
+    return "## Safety\n\nRetention over the untrained model's, and three checks.\n\n" + _markdown(head, rows)
+
+
+def _passed(passed: bool | None) -> str:
+    return {True: "pass", False: "fail", None: "open"}[passed]
+
+
+def _shares(analysis: dict[str, Any]) -> str:
+    lines = []
+    for arm, row in analysis["correction_share_of_sft"].items():
+        if row["mean"] is None:
+            lines.append(f"- {arm}: {row['note']}")
+            continue
+        why = "" if row["ci"] else f"; {row['note']}"
+        lines.append(
+            f"- {arm}: {number(row['mean'], share=True)}{interval(row['ci'], share=True)} ({row['method']}{why})"
+        )
+    return "## Correction as a share of sft's\n\n" + "\n".join(lines) if lines else ""
+
+
+def _pairs(analysis: dict[str, Any]) -> str:
+    if not analysis["hypotheses"]:
+        return ""  # they stand first then
+    lines = [f"- {_escape(row['sentence'])}" for row in analysis["comparisons"] if row["p"] is not None]
+    return "## All pairs\n\n" + "\n".join(lines) if lines else ""
+
+
+def _notes(analysis: dict[str, Any]) -> str:
+    return "## Notes\n\n" + "\n".join(f"- {_escape(note)}" for note in analysis["notes"]) if analysis["notes"] else ""
+
+
+def _markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_escape(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _escape(text: str) -> str:
+    """Keep names that came from outside from being read as HTML or as a new line."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text).replace("\n", " ")

@@ -1,0 +1,287 @@
+"""Tables of results from elsewhere: flat (JSON, JSONL, CSV) or nested by metric and method. Errors name the line."""
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from equipoise.errors import UserError
+from equipoise.records import Result
+
+SHAPE = "rows of method, seed, metric and value, or nested as {seeds: [...], METRIC: {METHOD: [a value a seed]}}"
+NEEDED = ("method", "seed", "metric", "value")
+OPTIONAL = ("task", "n", "higher_is_better")
+TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no")
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a file holds. `notes` names what was left unread."""
+
+    results: list[Result]
+    notes: list[str]
+
+
+def read_table(path: str | Path) -> list[Result]:
+    """Read results from a file; see `read_table_and_notes`."""
+    return read_table_and_notes(path).results
+
+
+def read_table_and_notes(path: str | Path) -> Table:
+    """Read results from a file made elsewhere.
+
+    Flat: a JSON list of objects, JSONL, or CSV with a header (comma, semicolon or tab), with `method`, `seed`, `metric`
+    and `value`, and if wanted `task`, `n` and `higher_is_better`. Without a task the metric is one. Nested: JSON
+    objects that have `seeds` and, by metric and method, one value a seed; what else there is is left alone and named.
+
+    Raises:
+        UserError: with file, line and field: not readable, not in one of these shapes, a field missing or of the wrong
+            type, a number that is not finite, or two values for one cell.
+    """
+    path = Path(path)
+    text = _text(path)
+    if path.suffix.lower() in (".csv", ".tsv"):
+        rows = _csv(path, text)
+    elif text.lstrip().startswith("[") or path.suffix.lower() in (".jsonl", ".ndjson"):
+        rows = _json_rows(path, text)
+    else:
+        whole = _one_object(path, text)
+        if whole is not None:
+            return _nested(path, text, whole)
+        rows = _json_rows(path, text)
+    return _flat(path, list(rows))
+
+
+def _text(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UserError("there is no such file", where=str(path), fix="give the path of a table of results") from None
+    except IsADirectoryError:
+        raise UserError("this is a folder", where=str(path), fix="give a file; for a run, `equipoise report`") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"not UTF-8 text (byte {error.start})", where=str(path), fix="save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    if not text.strip():
+        raise UserError("the file is empty", where=str(path), fix=f"expected {SHAPE}")
+    return text
+
+
+def _csv(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    header = text.lstrip("\r\n").splitlines()[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
+    names: list[str] = []
+    try:
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if not names:
+                names = [cell.strip().lower() for cell in cells]
+                if missing := [name for name in NEEDED if name not in names]:
+                    raise UserError(
+                        f"the header lacks {', '.join(missing)}",
+                        where=f"{path}:{reader.line_num}",
+                        fix=f"expected {SHAPE}",
+                    )
+            elif len(cells) != len(names):
+                raise UserError(
+                    f"{len(cells)} cells under {len(names)} columns",
+                    where=f"{path}:{reader.line_num}",
+                    fix="put quotes around a cell that holds the delimiter",
+                )
+            else:
+                yield reader.line_num, {name: cell.strip() for name, cell in zip(names, cells) if cell.strip()}
+    except csv.Error as error:
+        raise UserError(f"not valid CSV: {error}", where=f"{path}:{reader.line_num}") from None
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read objects one after the other, in a list or in lines, each with the line on which it begins."""
+    decoder = json.JSONDecoder(object_pairs_hook=_unique)
+    at, listed = len(text) - len(text.lstrip()), text.lstrip().startswith("[")
+    at, line, before = at + listed, 1, 0
+    while at < len(text):
+        gap = re.compile(r"[\s,]*" if listed else r"\s*").match(text, at)
+        at = gap.end() if gap else at
+        if at >= len(text) or (listed and text[at] == "]"):
+            return
+        line, before = line + text.count("\n", before, at), at
+        try:
+            row, at = decoder.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"not valid JSON: {error.msg}", where=f"{path}:{error.lineno}", fix=f"expected {SHAPE}"
+            ) from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"not valid JSON: {error}", where=f"{path}:{line}", fix=f"expected {SHAPE}") from None
+        if not isinstance(row, dict):
+            raise UserError(
+                f"a row has to be an object, not {row!r:.40}", where=f"{path}:{line}", fix=f"expected {SHAPE}"
+            )
+        yield line, row
+
+
+def _one_object(path: Path, text: str) -> dict[str, Any] | None:
+    """Read the file as one JSON object; None if it is a flat row, or more than one object."""
+    try:
+        whole = json.loads(text, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            return None
+        raise UserError(
+            f"not valid JSON: {error.msg}", where=f"{path}:{error.lineno}", fix=f"expected {SHAPE}"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"not valid JSON: {error}", where=str(path), fix=f"expected {SHAPE}") from None
+    if not isinstance(whole, dict):
+        raise UserError("this is neither rows nor an object", where=str(path), fix=f"expected {SHAPE}")
+    return None if set(NEEDED) <= whole.keys() else whole
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} occurs twice")
+    return row
+
+
+def _flat(path: Path, rows: list[tuple[int, dict[str, Any]]]) -> Table:
+    if not rows:
+        raise UserError("the table has no rows", where=str(path), fix=f"expected {SHAPE}")
+    results, seen = [], {}
+    for line, row in rows:
+        result = _result(f"{path}:{line}", row)
+        key = (result.method, result.seed, result.task, result.metric)
+        if key in seen:
+            raise UserError(
+                f"method {result.method}, seed {result.seed}, {result.task} has a value on line {seen[key]} already",
+                where=f"{path}:{line}",
+                fix="keep one of the two",
+            )
+        seen[key] = line
+        results.append(result)
+    unread = sorted({name for _, row in rows for name in row} - {*NEEDED, *OPTIONAL})
+    return Table(results, [f"Columns that were not read: {', '.join(unread)}."] if unread else [])
+
+
+def _result(where: str, row: Mapping[str, Any]) -> Result:
+    metric, task = _word(where, row, "metric"), row.get("task")
+    if task is not None and not (isinstance(task, str) and task.strip()):
+        raise UserError(f"not a name: {task!r}", where=f"{where}:task")
+    n = row.get("n")
+    return Result(
+        method=_word(where, row, "method"),
+        seed=_whole(f"{where}:seed", _there(where, row, "seed")),
+        task=task or metric,
+        metric=metric,
+        value=_number(f"{where}:value", _there(where, row, "value")),
+        n=0 if n is None else _whole(f"{where}:n", n, least=0),
+        higher_is_better=_flag(f"{where}:higher_is_better", row.get("higher_is_better", True)),
+    )
+
+
+def _there(where: str, row: Mapping[str, Any], name: str) -> Any:
+    if row.get(name) is None:
+        raise UserError(f"the field {name} is missing", where=f"{where}:{name}", fix=f"expected {SHAPE}")
+    return row[name]
+
+
+def _word(where: str, row: Mapping[str, Any], name: str) -> str:
+    value = _there(where, row, name)
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"not a name: {value!r}", where=f"{where}:{name}")
+    return value.strip()
+
+
+def _number(where: str, value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"not a finite number: {value!r:.40}", where=where)
+    return number
+
+
+def _whole(where: str, value: Any, *, least: int | None = None) -> int:
+    number = _number(where, value)
+    if number != int(number) or (least is not None and number < least):
+        raise UserError(
+            f"not a whole number{'' if least is None else f' of at least {least}'}: {value!r:.40}", where=where
+        )
+    return int(number)
+
+
+def _flag(where: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = str(value).strip().lower()
+    if word not in TRUE + FALSE:
+        raise UserError(f"neither true nor false: {value!r:.40}", where=where)
+    return word in TRUE
+
+
+def _nested(path: Path, text: str, whole: dict[str, Any]) -> Table:
+    sections = list(_sections(whole, ()))
+    if not sections:
+        raise UserError("there are no `seeds` in this object", where=str(path), fix=f"expected {SHAPE}")
+    results, unread = [], []
+    for keys, section in sections:
+        prefix = f"{keys[-1]} " if len(sections) > 1 and keys else ""
+        seeds = _seeds(_where(path, text, (*keys, "seeds")), section["seeds"])
+        for metric, by_method in section.items():
+            if metric == "seeds":
+                continue
+            if not _is_metric(by_method):
+                unread.append(".".join((*keys, metric)))
+                continue
+            for method, values in by_method.items():
+                where = _where(path, text, (*keys, metric, method))
+                if len(values) != len(seeds):
+                    raise UserError(f"{len(values)} values for {len(seeds)} seeds", where=where)
+                for seed, value in zip(seeds, values):
+                    name = prefix + metric
+                    number = _number(where, value)
+                    results.append(Result(method=method, seed=seed, task=name, metric=name, value=number, n=0))
+    if not results:
+        raise UserError("there are seeds but no metric with a list of values by method", where=str(path), fix=SHAPE)
+    top = {keys[0] for keys, _ in sections if keys} or set(whole)
+    unread += [key for key in whole if key not in top]
+    return Table(results, [f"Parts of the file that hold no values by seed: {', '.join(unread)}."] if unread else [])
+
+
+def _sections(node: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    if not isinstance(node, dict) or len(keys) > 20:
+        return
+    if isinstance(node.get("seeds"), list):
+        yield keys, node
+        return
+    for key, inner in node.items():
+        yield from _sections(inner, (*keys, key))
+
+
+def _is_metric(node: Any) -> bool:
+    return isinstance(node, dict) and bool(node) and all(isinstance(values, list) for values in node.values())
+
+
+def _seeds(where: str, values: list[Any]) -> list[int]:
+    seeds = [_whole(where, value) for value in values]
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise UserError("seeds have to be given, and each once", where=where)
+    return seeds
+
+
+def _where(path: Path, text: str, keys: tuple[str, ...]) -> str:
+    """Name file, line and field of a nested value, by looking for its keys one after the other."""
+    at = 0
+    for key in keys:
+        found = re.compile(re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:").search(text, at)
+        at = found.start() if found else at
+    return f"{path}:{text.count(chr(10), 0, at) + 1}:{'.'.join(keys)}"
