@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from equipoise.data.formatting import render_prompt
 from equipoise.metrics.api_calls import published_score, score_call
-from equipoise.metrics.functions import run_unit_tests, score_function
+from equipoise.metrics.functions import score_function
+from equipoise.metrics.sandbox import run_unit_tests
 from equipoise.models.generation import generate_greedy
 from equipoise.models.loading import Loaded
 from equipoise.records import Message, Prediction, Result
@@ -20,7 +21,7 @@ class Item:
     Attributes:
         conversation: messages up to and including the question.
         accepted: further right answers (known right bodies of a function).
-        unit_tests: assertions over the function, run only when asked for.
+        unit_tests: asserts over the function, run only when asked for.
     """
 
     id: str
@@ -29,7 +30,7 @@ class Item:
     old: str | None = None
     phrasing: int = 0
     accepted: tuple[str, ...] = ()
-    unit_tests: tuple[str, ...] = ()
+    unit_tests: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def score(output: str, item: Item, *, scorer: str = "auto", execute: bool = Fals
         right = score_function(output, [item.gold, *item.accepted])
         if right == 1.0 or not (execute and item.unit_tests):
             return right
-        return float(run_unit_tests(output, list(item.unit_tests)))
+        return float(run_unit_tests(output, item.unit_tests))
     return float(" ".join(output.split()) in {" ".join(answer.split()) for answer in (item.gold, *item.accepted)})
 
 
@@ -78,7 +79,7 @@ def evaluate(
 ) -> list[Prediction]:
     """Answer every item greedily and score it.
 
-    An answer may be half as long again as the longest right answer of its task; a longer one is cut, and is wrong anyway.
+    An answer may be half as long again as the longest right one of its task; a longer one is cut, and wrong anyway.
     """
     predictions = []
     for task in tasks:
@@ -99,6 +100,7 @@ def evaluate(
                 phrasing=item.phrasing,
                 prompt=item.conversation[-1].content,
                 gold=item.gold,
+                old=item.old,
                 output=output,
                 score=score(output, item, scorer=scorer, execute=execute),
                 published_score=None if item.old is None else published_score(output, item.gold, item.old),

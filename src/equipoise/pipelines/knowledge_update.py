@@ -1,24 +1,31 @@
 """Correct what a model is confidently wrong about: rows and tasks, one trained and scored cell, and a whole run."""
 
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from equipoise.data.formatting import render
+import torch
+
+from equipoise.data.formatting import IGNORE, render
 from equipoise.data.loading import check_disjoint, load_examples
 from equipoise.errors import UserError
 from equipoise.evaluation.knowledge import Item, Task, evaluate, summarise
 from equipoise.evaluation.tokens import token_rows
-from equipoise.journal import write_json, write_jsonl
+from equipoise.journal import read_journal, write_json, write_jsonl
 from equipoise.models.loading import Loaded
+from equipoise.objectives.weighting import weighting
 from equipoise.pipelines.settings import DataSettings, KnowledgeUpdateRecipe
 from equipoise.records import Example, Message, Prediction
-from equipoise.testbed.world import PARTS, World
-from equipoise.training.settings import ObjectiveSettings
+from equipoise.testbed.world import PARTS, Fact, World
+from equipoise.training.settings import ObjectiveSettings, TrainSettings
 from equipoise.training.sft import train
 
 TESTBED = "testbed:"
+UNTRAINED = "untrained"
+LINEAR = {"Linear", "Conv1D", "Linear4bit", "Linear8bitLt"}
 
 
 @dataclass(frozen=True)
@@ -59,8 +66,9 @@ def load_data(settings: DataSettings) -> KnowledgeData:
 
 def _testbed_examples(source: str) -> tuple[list[Example], str]:
     part, _, knowledge = source.removeprefix(TESTBED).partition(":")
-    if part not in PARTS:
-        raise UserError(f"the testbed has no part {part!r}", where=source, fix=f"one of {', '.join(PARTS)}")
+    parts = [known.name for known in PARTS]
+    if part not in parts:
+        raise UserError(f"the testbed has no part {part!r}", where=source, fix=f"one of {', '.join(parts)}")
     knowledge = knowledge or ("confident-wrong" if part == "api_change" else "stable")
     world = World.build()
     facts = [fact for fact in world.facts if fact.part == part and fact.knowledge == knowledge]
@@ -69,7 +77,7 @@ def _testbed_examples(source: str) -> tuple[list[Example], str]:
     return [fact_example(fact) for fact in facts], world.text_hash
 
 
-def fact_example(fact: Any) -> Example:
+def fact_example(fact: Fact) -> Example:
     """Turn a fact of the testbed into a row: its first phrasing, the truth of now, and the held-out phrasings."""
     return Example(
         id=fact.id,
@@ -78,8 +86,8 @@ def fact_example(fact: Any) -> Example:
         rephrasings=list(fact.prompts_held_out),
         meta={
             "knowledge": fact.knowledge,
-            "accepted": list(getattr(fact, "accepted", ())),
-            "unit_tests": list(getattr(fact, "unit_tests", ())),
+            "accepted": list(fact.solutions),
+            "unit_tests": fact.tests or "",
         },
     )
 
@@ -105,7 +113,7 @@ def _item(row: Example, rephrasing: int | None = None) -> Item:
         old=row.old,
         phrasing=0 if rephrasing is None else rephrasing + 1,
         accepted=tuple(row.meta.get("accepted", ())),
-        unit_tests=tuple(row.meta.get("unit_tests", ())),
+        unit_tests=row.meta.get("unit_tests", ""),
     )
 
 
@@ -124,9 +132,36 @@ def score_model(
         batch_tokens=options.batch_tokens,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    write_jsonl(folder / "predictions.jsonl", [row.model_dump() for row in predictions])
+    write_jsonl(folder / "predictions.jsonl", (row.model_dump() for row in predictions))
     write_json(folder / "results.json", [row.model_dump() for row in summarise(predictions, scoring=options.scoring)])
-    write_jsonl(folder / "tokens.jsonl", list(token_rows(loaded, data.updates, max_length=recipe.training.max_length)))
+    write_jsonl(folder / "tokens.jsonl", token_rows(loaded, data.updates, max_length=recipe.training.max_length))
+    return predictions
+
+
+def score_untrained(
+    loaded: Loaded,
+    recipe: KnowledgeUpdateRecipe,
+    data: KnowledgeData,
+    folder: Path,
+    arms: Mapping[str, ObjectiveSettings],
+) -> list[Prediction]:
+    """Score the model as it came, with the weight that each arm would give each training token.
+
+    For a model of the testbed the tokens of facts of all classes are looked at too, so that detection can be scored.
+    """
+    predictions = score_model(loaded, recipe, data, folder, method=UNTRAINED, seed=0)
+    rows = read_journal(folder / "tokens.jsonl").rows
+    nll, h = (torch.tensor([row[name] for row in rows]) for name in ("nll", "h"))
+    for arm, objective in arms.items():
+        weights = weighting(objective.name, **objective.params)
+        if weights.top_k:
+            continue  # needs the whole distribution, which is gone
+        for row, weight in zip(rows, weights(nll, h).tolist()):
+            row.setdefault("weights", {})[arm] = weight
+    write_jsonl(folder / "tokens.jsonl", rows)
+    if recipe.model.path == "testbed":
+        facts = [fact for fact in World.build().facts if fact.part != "function"]
+        write_jsonl(folder / "probes.jsonl", token_rows(loaded, map(fact_example, facts)))
     return predictions
 
 
@@ -141,26 +176,67 @@ def run_cell(
     seed: int,
     on_step: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[Prediction]:
-    """Train one arm with one seed from the untouched base, then score it. A cell that was cut off resumes its training."""
-    examples = data.updates + (data.keep if recipe.data.rehearse else [])
+    """Train one arm with one seed from a copy of the base, then score it; a cell that was cut off resumes."""
     result = train(
-        loaded, examples, objective=objective, settings=recipe.training, folder=folder, seed=seed, on_step=on_step
+        loaded,
+        training_rows(recipe, data),
+        objective=objective,
+        settings=recipe.training,
+        folder=folder,
+        seed=seed,
+        on_step=on_step,
+        keep_base=True,
     )
-    trained = replace(loaded, model=result.model)
-    try:
-        return score_model(trained, recipe, data, folder, method=method, seed=seed)
-    finally:
-        result.release()
+    return score_model(replace(loaded, model=result.model), recipe, data, folder, method=method, seed=seed)
+
+
+def training_rows(recipe: KnowledgeUpdateRecipe, data: KnowledgeData) -> list[Example]:
+    """List what is trained on: the updates, and the rows to keep if they are to be rehearsed."""
+    return data.updates + (data.keep if recipe.data.rehearse else [])
+
+
+def step_count(recipe: KnowledgeUpdateRecipe, data: KnowledgeData) -> int:
+    """Count the optimizer steps of one run, for progress; packing makes them fewer."""
+    settings = recipe.training
+    batches = math.ceil(len(training_rows(recipe, data)) / settings.batch_size)
+    return math.ceil(batches / settings.gradient_accumulation) * settings.epochs
 
 
 def preview(loaded: Loaded, recipe: KnowledgeUpdateRecipe, data: KnowledgeData) -> dict[str, Any]:
-    """Describe a run without making it: counts, trainable parameters, memory, and one example with its loss mask."""
+    """Describe a run without making it: counts, steps, sizes, and one example with its loss mask."""
     rendered = render(loaded.tokenizer, data.updates[0], max_length=recipe.training.max_length)
-    pieces = [
-        (loaded.tokenizer.decode([token]), label != -100) for token, label in zip(rendered.input_ids, rendered.labels)
-    ]
+    trainable = trainable_parameters(loaded.model, recipe.training)
+    held = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
     return {
         "counts": {kind: len(getattr(data, kind)) for kind in ("updates", "keep", "skills")},
         "notes": data.notes,
-        "pieces": pieces,
+        "steps": step_count(recipe, data),
+        "trainable": trainable,
+        "parameters": sum(p.numel() for p in loaded.model.parameters()),
+        # What trains is float32 and has a gradient and two moments of Adam beside it.
+        "memory_gb": (held + 16 * trainable) / 1e9,
+        "pieces": [
+            (loaded.tokenizer.decode([token]), label != IGNORE)
+            for token, label in zip(rendered.input_ids, rendered.labels)
+        ],
     }
+
+
+def trainable_parameters(model: Any, settings: TrainSettings) -> int:
+    """Count what would train: every parameter, or two low-rank factors beside each targeted linear layer."""
+    if settings.lora is None:
+        return sum(p.numel() for p in model.parameters())
+    targets, head = settings.lora.target_modules, model.get_output_embeddings()
+    return sum(
+        settings.lora.r * (module.weight.shape[0] + module.weight.shape[1])
+        for name, module in model.named_modules()
+        if type(module).__name__ in LINEAR and module is not head and _targeted(name, targets)
+    )
+
+
+def _targeted(name: str, targets: str | list[str]) -> bool:
+    if targets == "all-linear":
+        return True
+    if isinstance(targets, str):
+        return re.fullmatch(targets, name) is not None
+    return any(name == target or name.endswith(f".{target}") for target in targets)

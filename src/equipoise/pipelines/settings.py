@@ -1,4 +1,4 @@
-"""The schema of a knowledge-update recipe; torch-free, so that a recipe is checked before anything heavy is imported."""
+"""The schema of a knowledge-update recipe; torch-free, so that it is checked before anything heavy is imported."""
 
 from typing import Literal
 
@@ -21,7 +21,7 @@ class DataSettings(Section):
 
 
 class EvaluationSettings(Section):
-    """How answers are scored: `auto` takes the parsed call, the parsed function or the exact text, by the form of gold."""
+    """How answers are scored: `auto` takes the parsed call, the parsed function or the exact text, as gold is."""
 
     scorer: Literal["auto", "call", "function", "exact"] = "auto"
     scoring: Literal["strict", "published"] = "strict"

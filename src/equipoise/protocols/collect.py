@@ -1,4 +1,4 @@
-"""From the finished cells of a grid to its results, analysis and summary; torch-free, so it can be done again at will."""
+"""From the finished cells of a grid to its results, analysis and summary; torch-free, and can be done again."""
 
 import json
 from collections import defaultdict
@@ -58,7 +58,7 @@ def tokens_before_and_after(folder: Path, before: list[dict[str, Any]], cells: l
 
 
 def missed(predictions: list[Prediction], tokens: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """List the items that sft corrects in more seeds than r-eaft does, with the token that conflicted most beforehand."""
+    """List the items that sft corrects in more seeds than r-eaft does, with their most shocked token beforehand."""
     right: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     items: dict[str, Prediction] = {}
     for row in predictions:

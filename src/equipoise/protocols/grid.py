@@ -8,13 +8,17 @@ from typing import Any
 
 from equipoise.console import progress, say
 from equipoise.models.loading import Loaded, load_model
-from equipoise.pipelines.knowledge_update import KnowledgeData, load_data, run_cell, score_model
+from equipoise.pipelines.knowledge_update import (
+    UNTRAINED,
+    KnowledgeData,
+    load_data,
+    run_cell,
+    score_untrained,
+    step_count,
+)
 from equipoise.pipelines.settings import ProtocolRecipe
 from equipoise.protocols.collect import finish
 from equipoise.runs import Run
-from equipoise.training.sft import step_count
-
-UNTRAINED = "untrained"
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
             say(f"{len(done)} of {len(done) + len(todo)} cells are done already; going on with the rest")
         if todo:
             loaded = load_model(recipe.model)
-            steps = step_count(len(data.updates) + (len(data.keep) if recipe.data.rehearse else 0), recipe.training)
+            steps = step_count(recipe, data)
             with progress(steps * len(todo), f"protocol {recipe.protocol}") as bar:
                 for cell in todo:
                     journal.append(_run(cell, loaded, recipe, data, folder / "cells" / cell.name, bar, steps))
@@ -78,7 +82,7 @@ def _run(cell: Cell, loaded: Loaded, recipe: ProtocolRecipe, data: KnowledgeData
         log(f"step {row['step']} loss {row['loss']:.4f} lr {row['learning_rate']:.2e} grad {row['grad_norm']:.3f}")
 
     if cell.arm == UNTRAINED:
-        predictions = score_model(loaded, recipe, data, folder, method=UNTRAINED, seed=0)
+        predictions = score_untrained(loaded, recipe, data, folder, recipe.arms)
     else:
         predictions = run_cell(
             loaded,
@@ -93,7 +97,8 @@ def _run(cell: Cell, loaded: Loaded, recipe: ProtocolRecipe, data: KnowledgeData
     bar.advance(steps - seen, note=cell.name)
     seconds = time.perf_counter() - started
     log(f"scored {len(predictions)} answers; {seconds:.1f} s in all")
-    return {"cell": cell.name, "arm": cell.arm, "seed": cell.seed, "seconds": round(seconds, 3)}
+    vocab = loaded.model.get_output_embeddings().weight.shape[0]
+    return {"cell": cell.name, "arm": cell.arm, "seed": cell.seed, "seconds": round(seconds, 3), "vocab_size": vocab}
 
 
 class CellLog:

@@ -42,7 +42,7 @@ def resolve_grid(path: Path, overrides: list[str]) -> ProtocolRecipe:
 
 
 def show(analysis: dict[str, Any]) -> None:
-    """Print one row an arm: the mean of each task over seeds, with its 95% interval where there is more than one seed."""
+    """Print one row an arm: the mean of each task over seeds, with a 95% interval where there are seeds for one."""
     tasks = analysis["tasks"]
     rows = [["untrained", *(_percent(analysis["untrained"].get(task)) for task in tasks)]]
     for arm, by_task in analysis["arms"].items():
