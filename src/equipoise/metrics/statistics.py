@@ -99,6 +99,7 @@ class McNemar:
     only_a: int
     only_b: int
     p: float | None
+    p_two_sided: float | None
     n: int
     note: str | None = None
 
@@ -169,8 +170,7 @@ def compare(
     >>> round(result.t, 2), round(result.estimate, 3)
     (-5.31, -0.036)
     """
-    if alternative not in ("two-sided", "greater", "less"):
-        raise UserError(f"no such alternative: {alternative!r}", fix="two-sided, greater or less")
+    _check(alternative)
     d = _difference(a, b, paired)
     if d.spread == 0:
         return Comparison(d.estimate, None, None, d.df, None, None, None, d.n, d.test, alternative, d.note)
@@ -222,25 +222,32 @@ def variance_ratio_test(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95)
     return VarianceRatio(ratio, ci, p, va, vb, df)
 
 
-def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> McNemar:
-    """Compare paired binary outcomes (1 right, 0 wrong) by the two-sided exact McNemar test.
+def mcnemar_exact(a: ArrayLike, b: ArrayLike, *, alternative: Alternative = "two-sided") -> McNemar:
+    """Compare paired binary outcomes (1 right, 0 wrong) by the exact McNemar test.
+
+    Args:
+        alternative: what is claimed: `greater` is that a is right more often.
 
     Raises:
         UserError: lengths differ, or a value is neither 0 nor 1.
     """
+    _check(alternative)
     x, y = _numbers(a, "a"), _numbers(b, "b")
     _same_length(x, y)
     if not (np.isin(x, (0, 1)).all() and np.isin(y, (0, 1)).all()):
         raise UserError("McNemar's test needs outcomes of 0 and 1", fix="use compare for graded scores")
     only_a, only_b = int(((x == 1) & (y == 0)).sum()), int(((x == 0) & (y == 1)).sum())
     if only_a + only_b == 0:
-        return McNemar(
-            0, 0, None, len(x), f"both give the same outcome on all {len(x)} items, so there is nothing to test"
-        )
+        note = f"both give the same outcome on all {len(x)} items, so there is nothing to test"
+        return McNemar(0, 0, None, None, len(x), note)
     from scipy import special
 
-    p = min(1.0, 2 * float(special.bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
-    return McNemar(only_a, only_b, p, len(x))
+    discordant = only_a + only_b
+    both = min(1.0, 2 * float(special.bdtr(min(only_a, only_b), discordant, 0.5)))
+    if alternative == "two-sided":
+        return McNemar(only_a, only_b, both, both, len(x))
+    against = only_b if alternative == "greater" else only_a
+    return McNemar(only_a, only_b, float(special.bdtr(against, discordant, 0.5)), both, len(x))
 
 
 def ratio_interval(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> Ratio:
@@ -283,6 +290,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         largest = max(largest, min(1.0, (len(tested) - rank) * p))
         adjusted[i] = largest
     return adjusted
+
+
+def _check(alternative: str) -> None:
+    if alternative not in ("two-sided", "greater", "less"):
+        raise UserError(f"no such alternative: {alternative!r}", fix="two-sided, greater or less")
 
 
 def _difference(a: ArrayLike, b: ArrayLike, paired: bool) -> _Difference:

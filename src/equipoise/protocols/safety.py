@@ -20,18 +20,17 @@ def safety(scores: Scores, *, threshold: float) -> dict[str, Any]:
     Without an untrained model in the table its retention is taken for 1, the most a share can be: what passes then
     would pass anyway, and what fails is left open (None).
     """
-    base = scores.untrained.get("retention")
-    known = base is not None
+    known = "retention" in scores.untrained
+    base = scores.untrained.get("retention", 1.0)
     if not known and not is_share(scores, "retention"):
         return {}
-    if known and base <= 0:
+    if base <= 0:
         scores.notes.append("The untrained model retains nothing, so there is no safety score.")
         return {}
     table = {}
     for arm in scores.arms:
         retention = scores.by_seed(arm, "retention")
         if retention:
-            base = base if known else 1.0
             checks = [*_kept(retention, base, known, threshold), _steady(scores, arm)]
             table[arm] = {"score": float(np.mean(retention)) / base, "threshold": threshold, "checks": checks}
     if table and not known:
