@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from equipoise.objectives.weighting import weighting
 from equipoise.report.arms import styles, weighting_of
 
 NLL = np.array([1.5127585117389692, 4.197267813515554, 18.70634350155807, 7.556896124010074])
@@ -28,6 +30,26 @@ def test_closed_forms_by_hand():
     assert weighting_of({}, "focal").weight(one, half) == pytest.approx([0, 0.25])
 
 
+CASES = [
+    *[("sft", {}), ("dft", {}), ("eaft", {"power": 2.0}), ("focal", {"gamma": 1.5}), ("stm", {})],
+    *[("profit", {"threshold": 0.3}), ("r-eaft", {"tau": 12.0}), ("r-eaft", {"alpha": 0})],
+]
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(CASES),
+    st.lists(st.tuples(st.floats(0.001, 30), st.floats(1e-4, 1)), min_size=1, max_size=8),
+)
+def test_what_is_drawn_is_what_the_objective_does(arm, tokens):
+    name, params = arm
+    nll, h = np.array(tokens).T
+    drawn = weighting_of({"arms": {"x": {"name": name, "params": params}}}, "x").weight
+    assert drawn is not None
+    trained = weighting(name, **params)(torch.tensor(nll), torch.tensor(h))
+    assert drawn(nll, h) == pytest.approx(trained.numpy(), rel=1e-9, abs=1e-12)
+
+
 def test_parameters_come_from_the_recipe():
     config = {"arms": {"mine": {"name": "r-eaft", "params": {"tau": 20, "alpha": 1.0}}}}
     found = weighting_of(config, "mine")
@@ -38,10 +60,11 @@ def test_parameters_come_from_the_recipe():
 
 
 def test_an_arm_unknown_here_has_no_form():
-    assert weighting_of({"arms": {"new": {"name": "profit"}}}, "new").weight is None
+    assert weighting_of({"arms": {"new": {"name": "eaft-topk"}}}, "new").weight is None
     assert weighting_of({"arms": ["new"]}, "new").weight is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=8), unique=True, max_size=5))
 def test_known_arms_always_look_the_same_and_no_two_alike(others):
     names = ["sft", "r-eaft", *(name for name in others if name not in ("sft", "r-eaft"))]

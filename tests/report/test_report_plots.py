@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from equipoise.report.heat import pick_item
@@ -27,6 +27,7 @@ def test_a_seed_that_stopped_early_leaves_a_gap_and_bad_numbers_are_skipped():
     assert binned([rows([None, float("nan")])], "loss")[0].size == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=400))
 def test_binned_means_stay_within_the_values(column):
     steps, values = binned([rows(column)], "loss")

@@ -98,10 +98,28 @@ def _reaft(params: Mapping[str, float]) -> Weight:
     eps, clamp = params.get("eps", 1e-6), params.get("clamp", 10.0)
 
     def weight(nll: NDArray[np.float64], h: NDArray[np.float64]) -> NDArray[np.float64]:
+        if alpha == 0:  # no correction is eaft, as in the objective itself
+            return h * np.ones_like(nll)
         shock = nll / (h + eps)
         return np.where(shock > tau, 1 + alpha * np.minimum(shock / tau, clamp), h)
 
     return weight
 
 
-CLOSED_FORMS = {"sft": _sft, "dft": _dft, "eaft": _eaft, "focal": _focal, "r-eaft": _reaft}
+def _profit(params: Mapping[str, float]) -> Weight:
+    return lambda nll, h: (np.exp(-nll) > params.get("threshold", 0.1)) * np.ones_like(h)
+
+
+def _stm(params: Mapping[str, float]) -> Weight:
+    return lambda nll, h: (np.exp(nll) <= params.get("max_perplexity", 2.5)) * np.ones_like(h)
+
+
+CLOSED_FORMS = {
+    "profit": _profit,
+    "stm": _stm,
+    "sft": _sft,
+    "dft": _dft,
+    "eaft": _eaft,
+    "focal": _focal,
+    "r-eaft": _reaft,
+}
