@@ -179,9 +179,10 @@ def testbed_build(
 
     Example: equipoise testbed build --out build/testbed
     """
-    from equipoise.pipelines.testbed import build_from
+    from equipoise.config import resolve
+    from equipoise.pipelines.testbed import BuildSettings, build
 
-    build_from(out, overrides or [])
+    build(out, resolve(BuildSettings, None, overrides))
 
 
 @testbed_app.command("facts")
@@ -193,10 +194,14 @@ def testbed_facts(
 
     Example: equipoise testbed facts --part api_change --knowledge confident-wrong
     """
-    from equipoise.testbed.world import facts_as_json
+    import json
+    from dataclasses import asdict
 
-    for line in facts_as_json(part, knowledge):
-        typer.echo(line)
+    from equipoise.testbed.world import World
+
+    for fact in World.build().facts:
+        if part in (None, fact.part) and knowledge in (None, fact.knowledge):
+            typer.echo(json.dumps(asdict(fact), ensure_ascii=False))
 
 
 @testbed_app.command("sheet")
@@ -205,9 +210,9 @@ def testbed_sheet() -> None:
 
     Example: equipoise testbed sheet
     """
-    from equipoise.testbed.sheet import as_text
+    from equipoise.testbed.world import datasheet_path
 
-    typer.echo(as_text())
+    typer.echo(datasheet_path().read_text(encoding="utf-8"), nl=False)
 
 
 def main() -> None:

@@ -125,20 +125,20 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
 T = TypeVar("T", bound=BaseModel)
 
 
-def resolve(schema: type[T], source: Path, overrides: list[str] | None = None) -> T:
-    """Read a recipe into `schema`, with `dotted.key=value` overrides, the values being YAML.
+def resolve(schema: type[T], source: Path | None, overrides: list[str] | None = None) -> T:
+    """Read a recipe (or, without a file, the defaults) into `schema`, with `dotted.key=value` overrides in YAML.
 
     Raises:
         UserError: with `file:line:field` (or the override), and the nearest known key for an unknown one.
     """
-    values = load_yaml(source)
+    values = load_yaml(source) if source else Located({}, {})
     origins: dict[tuple[str, ...], str] = {}
     for override in overrides or []:
         _apply(values, override, origins)
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        raise _explain(error, schema, values, source, origins) from None
+        raise _explain(error, schema, values, str(source or "defaults"), origins) from None
 
 
 def _apply(values: Located, override: str, origins: dict[tuple[str, ...], str]) -> None:
@@ -159,7 +159,7 @@ def _apply(values: Located, override: str, origins: dict[tuple[str, ...], str]) 
 
 
 def _explain(
-    error: ValidationError, schema: type[BaseModel], values: Located, source: Path, origins: dict
+    error: ValidationError, schema: type[BaseModel], values: Located, source: str, origins: dict
 ) -> UserError:
     problem = error.errors()[0]
     path = tuple(str(part) for part in problem["loc"])
