@@ -30,9 +30,10 @@ class Anomalies:
         Raises:
             UserError: five steps in a row, or more than 1% of the steps (and at least five), were skipped.
         """
-        self.journal.append(
-            {"step": step, "rows": rows, "loss": _text(loss), "grad_norm": _text(grad_norm), "action": "skipped"}
-        )
+        if not any(row["step"] == step for row in self.journal.rows):  # a resumed run meets the same step again
+            self.journal.append(
+                {"step": step, "rows": rows, "loss": _text(loss), "grad_norm": _text(grad_norm), "action": "skipped"}
+            )
         self.steps.append(step)
         run = self.steps[-IN_A_ROW:]
         in_a_row = len(run) == IN_A_ROW and run == list(range(step - IN_A_ROW + 1, step + 1))

@@ -26,9 +26,9 @@ class ObjectiveSettings(Section):
 class LoraSettings(Section):
     """Low-rank adapters as in PEFT; `all-linear` is every linear layer but the head."""
 
-    r: int = Field(16, ge=1)
-    alpha: float = Field(32, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    r: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: str | list[str] = "all-linear"
 
 
@@ -41,25 +41,25 @@ class TrainSettings(Section):
     """
 
     preset: Literal["domain", "surgical"] | None = None
-    epochs: int = Field(3, ge=1)
-    learning_rate: float = Field(2e-5, gt=0, allow_inf_nan=False)
-    batch_size: int = Field(4, ge=1)
-    gradient_accumulation: int = Field(1, ge=1)
-    max_length: int = Field(1024, ge=2)
+    epochs: int = Field(default=3, ge=1)
+    learning_rate: float = Field(default=2e-5, gt=0, allow_inf_nan=False)
+    batch_size: int = Field(default=4, ge=1)
+    gradient_accumulation: int = Field(default=1, ge=1)
+    max_length: int = Field(default=1024, ge=2)
     packing: bool = False
     gradient_checkpointing: bool = False
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
-    warmup_ratio: float = Field(0.0, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    warmup_ratio: float = Field(default=0.0, ge=0, lt=1)
     scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
-    max_grad_norm: float = Field(1.0, ge=0, allow_inf_nan=False)
+    max_grad_norm: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     optimizer: str = "adamw_torch"
     lora: LoraSettings | None = Field(default_factory=LoraSettings)
     train_on_prompt: bool = False
-    logging_steps: int = Field(1, ge=1)
+    logging_steps: int = Field(default=1, ge=1)
     checkpoint_every: int | Literal["epoch"] | None = "epoch"
-    keep_checkpoints: int = Field(2, ge=1)
-    max_bad_share: float = Field(0.05, ge=0, le=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
+    max_bad_share: float = Field(default=0.05, ge=0, le=1)
     tensorboard: bool = False
 
     @model_validator(mode="before")

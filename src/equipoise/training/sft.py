@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +85,8 @@ def train(
     )
     _check_labels(loaded.model, data)
     base = fingerprint(loaded.model)
-    checkpoints.claim(folder, _identity(loaded, data, objective, settings, seed, base))
+    if _is_main_process():
+        checkpoints.claim(folder, _identity(loaded, data, objective, settings, seed, base))
     if data.dropped:
         say(f"{len(data.dropped)} examples left out, first: {data.dropped[0][0]} ({data.dropped[0][1]})")
     model = _trainable(copy.deepcopy(loaded.model) if keep_base else loaded.model, settings)
@@ -309,27 +310,42 @@ def _dataset(data: Formatted, settings: TrainSettings) -> Any:
 def _hooks(folder: Path, data: Formatted, settings: TrainSettings, validate: Any, on_step: Any) -> Iterator[Any]:
     from equipoise.training.trainer import StepHooks
 
-    by_step = lambda row: row["step"]  # noqa: E731
+    def by_step(row: dict[str, Any]) -> int:
+        return row["step"]
+
     with ExitStack() as stack:
-        opened = {
-            name: stack.enter_context(journal.Journal(folder / f"{name}.jsonl", key=key))
-            for name, key in (("metrics", by_step), ("anomalies", by_step), ("splits", None))
-        }
-        validations = None
-        if validate is not None:
-            validations = stack.enter_context(journal.Journal(folder / "validation.jsonl", key=by_step))
+
+        def opened(name: str, key: Any = by_step) -> Any:
+            book = journal.Journal(folder / f"{name}.jsonl", key=key) if _is_main_process() else Unwritten()
+            return stack.enter_context(book)
+
         yield StepHooks(
             folder=folder,
-            metrics=opened["metrics"],
-            splits=opened["splits"],
-            anomalies=Anomalies(opened["anomalies"]),
+            metrics=opened("metrics"),
+            splits=opened("splits", None),  # a step can be split twice
+            anomalies=Anomalies(opened("anomalies")),
             ids=data.ids,
             keep_checkpoints=settings.keep_checkpoints,
             logging_steps=settings.logging_steps,
             validate=validate,
-            validations=validations,
-            on_step=on_step,
+            validations=None if validate is None else opened("validation"),
+            on_step=on_step if _is_main_process() else None,
         )
+
+
+class Unwritten(AbstractContextManager):
+    """The journal of a process that is not the main one: a file has one writer."""
+
+    rows: tuple[dict[str, Any], ...] = ()
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Write nothing."""
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def _is_main_process() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 @contextmanager
