@@ -1,15 +1,33 @@
 """The command line: every verb is a few lines, and imports what is heavy only when it runs."""
 
-import sys
+import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from equipoise.errors import UserError
 
+
+class Verbs(typer.core.TyperGroup):
+    """Turns what can end a verb early into a message and an exit code: 2 for the user's input, 130 for an interrupt."""
+
+    def invoke(self, ctx: Any) -> Any:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # what SIGINT does; training handles both itself
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt as stop:  # the trainer's own kind says how to resume
+            typer.echo(str(stop) or "interrupted", err=True)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
     name="equipoise",
+    cls=Verbs,
     help="Post-training that weighs what a language model already knows.",
     no_args_is_help=True,
     add_completion=False,
@@ -217,14 +235,7 @@ def testbed_sheet() -> None:
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 2 the user's input is at fault, 1 a fault of ours, 130 interrupted."""
-    try:
-        app(standalone_mode=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt as stop:  # the trainer's own `Interrupted`, with word on how to resume, is one of these
-        print(str(stop) or "interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+    app()
 
 
 if __name__ == "__main__":
