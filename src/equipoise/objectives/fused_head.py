@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from equipoise.errors import UserError
 from equipoise.objectives.sweep import Job, Sweep
@@ -64,7 +63,7 @@ def fused_linear_loss(
         num_items: D with normalize="tokens": supervised tokens of the whole optimizer step, over micro-batches and
             ranks. By default those of this call.
         detach_weights: keep the gradient from flowing through the weights.
-        normalize: "tokens", or "weights" for D = sum of the weights of this call (attached, one more product).
+        normalize: "tokens", or "weights" for D = 1e-6 + sum of the weights of this call (attached, one more product).
         row_ids, rows: [r] and [r, D]: `rows` stand in for `lm_head[row_ids]` and receive the gradient; the head is
             then frozen.
 
@@ -125,8 +124,12 @@ class _FusedLinearLoss(torch.autograd.Function):
         return loss, *columns
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, *_: Any) -> Any:
+        if torch.is_grad_enabled():  # only create_graph=True comes here so, and would get a gradient without a graph
+            raise UserError(
+                "the fused head has no second derivative, and the gradient was asked for with create_graph=True",
+                fix="use REAFTLoss on full logits",
+            )
         divisor, keep, *summed = ctx.saved_tensors
         factor = grad_loss / divisor
         # float32 until the incoming scale is in: an fp16 loss scale of 65,536 would come too late otherwise.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.errors import UserError
-from equipoise.objectives.weighting import weighting
+from equipoise.objectives.weighting import WEIGHT_SUM_EPS, weighting
 from equipoise.signals.checks import supervised_positions
 from equipoise.signals.logits import FLOOR, statistics_dtype
 from equipoise.signals.tokens import normalized_entropy, shock_ratio
@@ -39,7 +39,7 @@ class REAFTLoss(nn.Module):
     """The R-EAFT loss on logits: correct what the model is confidently wrong about, protect what else it is sure of.
 
     `shock = nll / (h + eps)`; the weight is `1 + alpha * min(shock / tau, 10)` where shock > tau, else `h`. The loss is
-    `sum w * nll` over the number of supervised tokens, or over `sum w`. Logits and labels are shifted by one inside.
+    `sum w * nll` over the number of supervised tokens, or over `sum w + 1e-6`. The shift by one happens inside.
 
     Unlike the paper's listing, `attention_mask` is applied: a label whose position the mask excludes does not count.
     As printed there, the gradient flows through the weights; `detach_weights=True` stops it.
@@ -143,8 +143,7 @@ class REAFTLoss(nn.Module):
         total = (tokens.weights * tokens.nll).sum()
         if self.normalize == "tokens":
             return total / len(tokens.nll)
-        divisor = tokens.weights.sum()
-        return total / torch.where(divisor == 0, torch.ones_like(divisor), divisor)
+        return total / (tokens.weights.sum() + WEIGHT_SUM_EPS)
 
 
 def _check(logits: Tensor, labels: Tensor, attention_mask: Tensor | None) -> None:

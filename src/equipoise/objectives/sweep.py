@@ -10,7 +10,7 @@ from torch import Tensor
 
 from equipoise.errors import UserError
 from equipoise.objectives.products import HALF_SCALE, Gradients
-from equipoise.objectives.weighting import Weighting
+from equipoise.objectives.weighting import WEIGHT_SUM_EPS, Weighting
 from equipoise.signals.logits import Block, Head, Plan, Scratch, read_block, statistics_dtype, topk_entropy
 from equipoise.signals.tokens import normalized_entropy
 
@@ -59,7 +59,7 @@ def differentiate(
         nll, entropy = nll.detach().requires_grad_(), entropy.detach().requires_grad_()
         weights = weigh(weighting, nll, entropy, topk, vocab)
         total = (weights * nll).sum()
-        total = total / _nonzero(weights.sum()) if ratio else total
+        total = total / (weights.sum() + WEIGHT_SUM_EPS) if ratio else total
         d_nll, d_entropy = torch.autograd.grad(total, (nll, entropy), allow_unused=True)
     return Coefficients(d_nll, d_entropy, weights.detach())
 
@@ -95,7 +95,7 @@ class Sweep:
         self._pass(gradient=self.sums is not None, fixed=fixed)
         total = (self.weights * self.nll).sum()
         if job.by_weights:
-            divisor = _nonzero(self.weights.sum())
+            divisor = self.weights.sum() + WEIGHT_SUM_EPS
             return total / divisor, one if ratio else divisor
         items = max(len(self.nll), 1) if job.num_items is None else job.num_items
         divisor = torch.as_tensor(items, dtype=one.dtype, device=one.device).reshape(())
@@ -151,12 +151,8 @@ class Sweep:
         if self.sums is not None and self.sums.bias is not None:
             self.sums.bias.add_(dz.sum(0))
         if self.row_scale is not None:
-            scale = self.row_scale[rows] = _nonzero(size * head.scale / HALF_SCALE)
+            size = size * head.scale / HALF_SCALE
+            scale = self.row_scale[rows] = torch.where(size == 0, torch.ones_like(size), size)
             dz.div_(scale.unsqueeze(1))
         if dz is not raw:
             raw.copy_(dz)
-
-
-def _nonzero(x: Tensor) -> Tensor:
-    """`x`, with 1 for 0: where every weight is 0, so is the sum above the divisor."""
-    return torch.where(x == 0, torch.ones_like(x), x)

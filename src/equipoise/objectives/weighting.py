@@ -23,7 +23,10 @@ from equipoise.objectives.registry import (
 )
 from equipoise.signals.tokens import shock_ratio
 
-__all__ = ["Weighting", "as_weighting", "names", "register", "weighting"]
+# Added to the sum of weights where a loss is divided by it, as the published scripts do.
+WEIGHT_SUM_EPS = 1e-6
+
+__all__ = ["WEIGHT_SUM_EPS", "Weighting", "as_weighting", "names", "register", "weighting"]
 
 
 @register("sft")
