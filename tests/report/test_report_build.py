@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from equipoise.errors import UserError
 from equipoise.report.build import build_report, render
+from equipoise.report.plane import weight_colour
 from equipoise.report.reading import read_run
 
 SECTIONS = ["verdicts", "arms", "trade-off", "curves", "plane", "heat", "detection", "missed", "setup"]
@@ -197,6 +198,20 @@ def test_without_an_analysis_the_table_still_has_means(small_run):
     assert "0.0%" in shown and "untrained model" in shown
 
 
+def plane_of(text: str, label: str) -> str:
+    (found,) = [svg for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL) if f"weight that {label} gives" in svg]
+    return found
+
+
+def test_an_arm_without_a_known_form_has_its_tokens_coloured(small_run):
+    assert "<image" in plane_of(render(read_run(small_run)), "SFT")
+    config = small_run / "config.yaml"
+    config.write_text(config.read_text().replace("name: sft", "name: eaft-topk"))
+    coloured = plane_of(render(read_run(small_run)), "SFT")
+    assert "<image" not in coloured
+    assert weight_colour(1.0) in coloured  # what every row of this run says
+
+
 def test_a_single_run_makes_a_report_too(full_run, tmp_path):
     run = tmp_path / "single"
     run.mkdir()
@@ -222,7 +237,16 @@ def test_damaged_files_never_crash(full_run, tmp_path, name, content):
 JUNK = st.sampled_from([None, [], {}, "x", -1, 1e300, float("nan"), True, [None], {"a": None}, HOSTILE])
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("key", ["arms", "seeds", "tasks", "untrained", "hypotheses", "safety", "notes"])
+@pytest.mark.parametrize("junk", [-1, "x", [None], {"a": None}, None])
+def test_a_damaged_part_of_the_analysis_never_crashes(full_run, tmp_path, key, junk):
+    shutil.copy(full_run / "results.json", tmp_path)
+    analysis = json.loads((full_run / "analysis.json").read_text())
+    (tmp_path / "analysis.json").write_text(json.dumps({**analysis, key: junk}))
+    assert list(Page(render(read_run(tmp_path))).sections) == SECTIONS
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_junk_anywhere_in_a_file_never_crashes(full_run, tmp_path_factory, data):
     run = make_run(tmp_path_factory.mktemp("junk"), arms=["sft", "r-eaft"], seeds=[42, 123])

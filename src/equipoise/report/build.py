@@ -54,7 +54,7 @@ def render(run: RunData) -> str:
         glyphs=GLYPHS,
         arms=arms,
         curve_arms={name: arm for name, arm in curves.items() if name in run.metrics},
-        notes=[str(note) for note in analysis.get("notes") or []],
+        notes=[str(note) for note in _list(analysis.get("notes"))],
         verdicts=_part(run, "analysis.json", lambda: tables.verdicts(analysis)),
         table=_part(run, "results.json", lambda: _table(analysis, arms)),
         trade=_part(run, "analysis.json", lambda: plots.trade_offs(analysis, arms) if analysis else None),
@@ -127,6 +127,10 @@ def _average_precision(detection: Mapping[str, Any]) -> dict[str, float | None]:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _number(value: Any) -> float | None:

@@ -84,8 +84,9 @@ def draw_plane(
             continue
         face = fill if colours is None else [c for c, on in zip(colours, mask) if on]
         edge = "white" if colours is None else DARK
+        rim = 0.0 if colours is None and size < 10 else 0.3
         axes.scatter(
-            h[mask], nll[mask], s=size, c=face, marker=marker, edgecolors=edge, linewidths=0.3,
+            h[mask], nll[mask], s=size, c=face, marker=marker, edgecolors=edge, linewidths=rim,
             alpha=0.85, zorder=3, rasterized=len(tokens) > VECTOR_POINTS, clip_on=False,
         )  # fmt: skip
     axes.set_title(arm.label)

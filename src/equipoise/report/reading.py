@@ -79,10 +79,10 @@ def _json(run: RunData, name: str, kind: type) -> Any:
         run.problems[name] = f"{name} is not there."
         return None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        run.problems[name] = f"{name} is damaged and was left out ({error})."
+        run.problems[name] = f"{name} is damaged ({error})."
         return None
     if not isinstance(value, kind):
-        run.problems[name] = f"{name} does not hold what was expected and was left out."
+        run.problems[name] = f"{name} does not hold what was expected."
         return None
     return value
 

@@ -126,7 +126,8 @@ def what_was_run(run: RunData, analysis: Mapping[str, Any] | None) -> str:
     counts = item_counts(run)
     parts = [f"Model {model}"] if model else []
     parts += [f"{n} {task} items" for task, n in counts.items()]
-    arms, seeds = len(run.arms), len(list((analysis or {}).get("seeds") or []))
+    seeds = (analysis or {}).get("seeds")
+    arms, seeds = len(run.arms), len(seeds) if isinstance(seeds, list) else 0
     parts += [_count(arms, "arm")] if arms else []
     parts += [_count(seeds, "seed")] if seeds else []
     parts += [f"device {run.manifest['device']}"] if run.manifest.get("device") else []
