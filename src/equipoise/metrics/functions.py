@@ -31,9 +31,10 @@ def score_function(output: str, solutions: Iterable[str]) -> float:
 
 
 def _right(code: str) -> str:
-    form = _normal_form(bare_code(code))
-    if form is None:
-        raise UserError(f"a known right solution does not parse: {code!r}", fix="correct it")
+    bare = bare_code(code)
+    tree, form = parse(bare), _normal_form(bare)
+    if tree is None or form is None or not any(isinstance(node, Function) for node in tree.body):
+        raise UserError(f"a known right solution is no Python function: {code!r}", fix="correct it")
     return form
 
 

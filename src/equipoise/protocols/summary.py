@@ -10,9 +10,9 @@ from equipoise.protocols.wording import count, interval, number
 def summary(analysis: dict[str, Any], *, title: str | None = None) -> str:
     """Write an analysis as Markdown."""
     name = f"Protocol {analysis['protocol'].upper()}" if analysis.get("protocol") else "Comparison of methods"
-    parts = [f"# {title or name}", _scope(analysis), _verdicts(analysis), _table(analysis), _checks(analysis)]
+    parts = [f"# {_line(title or name)}", _scope(analysis), _verdicts(analysis), _table(analysis), _checks(analysis)]
     parts += [_shares(analysis), _pairs(analysis), _notes(analysis)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return _text_only("\n\n".join(part for part in parts if part)) + "\n"
 
 
 def analyze_table(path: Path, out: Path | None = None, *, margin: float = 0.05) -> str:
@@ -44,11 +44,11 @@ def _scope(analysis: dict[str, Any]) -> str:
 
 def _verdicts(analysis: dict[str, Any]) -> str:
     rows = analysis["hypotheses"]
-    lines = [f"- **{row['id']}, {row['claim']}: {row['verdict']}.** {_escape(row['sentence'])}" for row in rows]
+    lines = [f"- **{row['id']}, {row['claim']}: {row['verdict']}.** {_line(row['sentence'])}" for row in rows]
     if analysis["trade_off"]["sentence"]:
-        lines.append(f"- {_escape(analysis['trade_off']['sentence'])}")
+        lines.append(f"- {_line(analysis['trade_off']['sentence'])}")
     if not rows:
-        lines = [f"- {_escape(row['sentence'])}" for row in analysis["comparisons"]] + lines
+        lines = [f"- {_line(row['sentence'])}" for row in analysis["comparisons"]] + lines
     return "## Verdicts\n\n" + "\n".join(lines) if lines else ""
 
 
@@ -100,7 +100,7 @@ def _shares(analysis: dict[str, Any]) -> str:
     lines = []
     for arm, row in analysis["correction_share_of_sft"].items():
         if row["mean"] is None:
-            lines.append(f"- {arm}: {row['note']}")
+            lines.append(f"- {_line(arm)}: {row['note']}")
             continue
         why = "" if row["ci"] else f"; {row['note']}"
         lines.append(
@@ -112,19 +112,24 @@ def _shares(analysis: dict[str, Any]) -> str:
 def _pairs(analysis: dict[str, Any]) -> str:
     if not analysis["hypotheses"]:
         return ""  # they stand first then
-    lines = [f"- {_escape(row['sentence'])}" for row in analysis["comparisons"] if row["p"] is not None]
+    lines = [f"- {_line(row['sentence'])}" for row in analysis["comparisons"] if row["p"] is not None]
     return "## All pairs\n\n" + "\n".join(lines) if lines else ""
 
 
 def _notes(analysis: dict[str, Any]) -> str:
-    return "## Notes\n\n" + "\n".join(f"- {_escape(note)}" for note in analysis["notes"]) if analysis["notes"] else ""
+    return "## Notes\n\n" + "\n".join(f"- {_line(note)}" for note in analysis["notes"]) if analysis["notes"] else ""
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_escape(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(_line(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _escape(text: str) -> str:
-    """Keep names that came from outside from being read as HTML or as a new line."""
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text).replace("\n", " ")
+def _line(text: str) -> str:
+    """Keep a name from outside on one line."""
+    return " ".join(text.split())
+
+
+def _text_only(text: str) -> str:
+    """Keep a name from outside from being read as HTML."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)

@@ -102,24 +102,9 @@ def _csv(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read objects one after the other, in a list or in lines, each with the line on which it begins."""
-    decoder = json.JSONDecoder(object_pairs_hook=_unique)
-    at, listed = len(text) - len(text.lstrip()), text.lstrip().startswith("[")
-    at, line, before = at + listed, 1, 0
-    while at < len(text):
-        gap = re.compile(r"[\s,]*" if listed else r"\s*").match(text, at)
-        at = gap.end() if gap else at
-        if at >= len(text) or (listed and text[at] == "]"):
-            return
-        line, before = line + text.count("\n", before, at), at
-        try:
-            row, at = decoder.raw_decode(text, at)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"not valid JSON: {error.msg}", where=f"{path}:{error.lineno}", fix=f"expected {SHAPE}"
-            ) from None
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"not valid JSON: {error}", where=f"{path}:{line}", fix=f"expected {SHAPE}") from None
+    """Read objects from a list or from lines, each with the line on which it begins."""
+    rows = _listed(path, text) if text.lstrip().startswith("[") else _lines(path, text)
+    for line, row in rows:
         if not isinstance(row, dict):
             raise UserError(
                 f"a row has to be an object, not {row!r:.40}", where=f"{path}:{line}", fix=f"expected {SHAPE}"
@@ -127,18 +112,45 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         yield line, row
 
 
-def _one_object(path: Path, text: str) -> dict[str, Any] | None:
-    """Read the file as one JSON object; None if it is a flat row, or more than one object."""
+def _lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    for line, row in enumerate(text.split("\n"), 1):
+        if row.strip():
+            yield line, _json(path, row, line)
+
+
+def _listed(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    _json(path, text, 1)
+    decoder, at, line, before = json.JSONDecoder(), text.index("[") + 1, 1, 0
+    while True:
+        while text[at].isspace() or text[at] == ",":
+            at += 1
+        if text[at] == "]":
+            return
+        line, before = line + text.count("\n", before, at), at
+        row, at = decoder.raw_decode(text, at)
+        yield line, row
+
+
+def _json(path: Path, text: str, line: int) -> Any:
     try:
-        whole = json.loads(text, object_pairs_hook=_unique)
+        return json.loads(text, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
-        if error.msg == "Extra data":
+        what, line = error.msg, line + error.lineno - 1
+    except RecursionError:
+        what = "nested too deeply"
+    except ValueError as error:
+        what = str(error)
+    raise UserError(f"not valid JSON: {what}", where=f"{path}:{line}", fix=f"expected {SHAPE}")
+
+
+def _one_object(path: Path, text: str) -> dict[str, Any] | None:
+    """Read the file as one JSON object; None if it is a flat row, or lines of them."""
+    try:
+        whole = _json(path, text, 1)
+    except UserError as error:
+        if "Extra data" in error.what:
             return None
-        raise UserError(
-            f"not valid JSON: {error.msg}", where=f"{path}:{error.lineno}", fix=f"expected {SHAPE}"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"not valid JSON: {error}", where=str(path), fix=f"expected {SHAPE}") from None
+        raise
     if not isinstance(whole, dict):
         raise UserError("this is neither rows nor an object", where=str(path), fix=f"expected {SHAPE}")
     return None if set(NEEDED) <= whole.keys() else whole
