@@ -93,8 +93,7 @@ class RowFile:
             raise UserError(
                 f"this is a {kind} file", where=str(self.path), fix="unpack or convert it to JSONL first", docs=DOCS
             )
-        start = head[:4]
-        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or (start[:2].count(0) == 1 and len(head) > 2):
+        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or head.count(0) > len(head) / 3:
             raise UserError(
                 "the file is in UTF-16", where=str(self.path), fix=f"iconv -f utf-16 -t utf-8 {self.path}", docs=DOCS
             )
@@ -204,7 +203,7 @@ def parse(row: RawRow, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadRow(f"{_kind(value)} instead of an object")
     if "\\u" in text:
-        _refuse_unwritable(value)
+        refuse_unwritable(value)
     return value
 
 
@@ -267,7 +266,8 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _refuse_unwritable(value: Any, at: str = "") -> None:
+def refuse_unwritable(value: Any, at: str = "") -> None:
+    """Raise BadRow for a text that cannot be written again as UTF-8, or that ends early in C."""
     if isinstance(value, str):
         if "\0" in value:
             raise BadRow("a NUL character", at)
@@ -275,11 +275,11 @@ def _refuse_unwritable(value: Any, at: str = "") -> None:
             raise BadRow("a lone surrogate, half of a character", at)
     elif isinstance(value, list):
         for below in value:
-            _refuse_unwritable(below, at)
+            refuse_unwritable(below, at)
     elif isinstance(value, dict):
         for key, below in value.items():
-            _refuse_unwritable(key, at)
-            _refuse_unwritable(below, f"{at}.{key}".lstrip("."))
+            refuse_unwritable(key, at)
+            refuse_unwritable(below, f"{at}.{key}".lstrip("."))
 
 
 def _kind(value: Any) -> str:

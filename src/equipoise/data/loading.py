@@ -1,4 +1,4 @@
-"""From a JSONL file, a JSON array or a data set on the Hub to examples; every row left out is listed with its reason."""
+"""From JSONL, a JSON array or a data set on the Hub to examples; a row that is left out is listed with its reason."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from equipoise.config import nearest
-from equipoise.data.jsonl import DOCS, BadRow, RawRow, RowFile, parse
+from equipoise.data.jsonl import DOCS, BadRow, RawRow, RowFile, parse, refuse_unwritable
 from equipoise.data.rows import FIELDS, to_example
 from equipoise.errors import UserError
 from equipoise.records import Example
@@ -92,6 +92,8 @@ class _Gathered:
         """Turn one row into an example, or note why not."""
         try:
             values = parse(raw, f"{self.source}:{raw.line}") if row is None else row
+            if row is not None:
+                refuse_unwritable(row)
             example = to_example(values, f"row-{raw.line}")
             self._refuse_repetition(example, raw.line)
         except BadRow as bad:
