@@ -34,7 +34,7 @@ def test_the_published_table_in_words(tmp_path):
         "H2, r-eaft retains as much as sft, within 5 points: cannot be tested",
         "no variance",
         "35% lower than that of sft (0.000130 against 0.000200, n = 5), which is not significant",
-        "F(4, 4) = 0.65, p = 0.69",
+        "F(4, 4) = 0.65, p = 0.687",
         "the variances of r-eaft and eaft over seeds are equal",
         "r-eaft: 95.2% [92.8, 97.7]",
     ):

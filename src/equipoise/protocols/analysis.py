@@ -7,7 +7,7 @@ from equipoise.metrics.statistics import holm, mean_interval
 from equipoise.protocols.contrasts import describe, difference_of, is_share
 from equipoise.protocols.hypotheses import judge_claims
 from equipoise.protocols.safety import safety, shares_of_sft, trade_off, variances
-from equipoise.protocols.scores import Scores, ordered, pivot
+from equipoise.protocols.scores import Scores, canonical, ordered, pivot
 from equipoise.records import Prediction, Result
 
 SCHEMA_VERSION = 1
@@ -115,6 +115,10 @@ def _notes(scores: Scores, found: dict[str, Any]) -> list[str]:
         notes.append(
             f"p-values of the hypotheses are adjusted by Holm's method over the {tested} that could be tested."
         )
-    focus = scores.find("r-eaft")
-    pairs = [row for row in found["variances"] if row["task"] == "correction" and focus in (None, row["a"], row["b"])]
-    return notes + [row["sentence"] for row in pairs if row["ratio"] is not None]
+    return notes + [row["sentence"] for row in found["variances"] if _is_of_interest(row)]
+
+
+def _is_of_interest(row: dict[str, Any]) -> bool:
+    """Tell whether a comparison of variances is one that the R-EAFT report makes claims of."""
+    named = canonical(row["a"]) == "r-eaft" and canonical(row["b"]) in ("sft", "eaft")
+    return named and row["task"] == "correction" and row["ratio"] is not None

@@ -6,7 +6,7 @@ from typing import Any
 from equipoise.metrics.statistics import holm, mean_interval
 from equipoise.protocols.contrasts import BLANK, alike, describe, difference_of, is_share
 from equipoise.protocols.scores import Scores
-from equipoise.protocols.wording import difference, interval, number, p_value
+from equipoise.protocols.wording import did, difference, interval, number, p_value
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED, UNTESTED = "supported", "not supported", "undecided", "cannot be tested"
 
@@ -78,7 +78,8 @@ def _tested(scores: Scores, claim: Claim, margin: float, alpha: float) -> dict[s
 def _alike_sentence(scores: Scores, a: str, b: str, task: str, row: dict[str, Any], margin: float) -> str:
     share = is_share(scores, task)
     mean_a, mean_b = (number(mean_interval(scores.by_seed(arm, task)).mean, share=share) for arm in (a, b))
-    text = f"{task}: {a} {mean_a}, {b} {mean_b}, difference {difference(row['estimate'], share=share)}"
+    text = f"{a} {did(task, row['estimate'])} {b}: {mean_a} against {mean_b}"
+    text += f", difference {difference(row['estimate'], share=share)}"
     if row["problem"]:
         return f"{text}. There is no test of equivalence: {row['problem']}."
     text += f", 90% interval{interval(row['ci'], share=share)} against a margin of {_width(margin, share)}"
@@ -97,7 +98,8 @@ def _judge(row: dict[str, Any], alpha: float) -> None:
     if row["p_holm"] < alpha:
         row["verdict"], end = SUPPORTED, f"The claim holds ({p_value(row['p_holm'])} after Holm)."
     elif refuted:
-        row["verdict"], end = NOT_SUPPORTED, "The claim does not hold."
+        more = "" if limit is None else ": they differ by more than the margin"
+        row["verdict"], end = NOT_SUPPORTED, f"The claim does not hold{more}."
     else:
         row["verdict"], end = UNDECIDED, f"That is open ({p_value(row['p_holm'])} for the claim, after Holm)."
     row["sentence"] += f" {end}"

@@ -7,7 +7,7 @@ import numpy as np
 from equipoise.metrics.statistics import bootstrap_interval, mean_interval, ratio_interval, variance_ratio_test
 from equipoise.protocols.contrasts import is_share
 from equipoise.protocols.scores import Scores, ordered
-from equipoise.protocols.wording import count, number
+from equipoise.protocols.wording import count, number, p_value
 
 
 def safety(scores: Scores, *, threshold: float) -> dict[str, Any]:
@@ -15,7 +15,8 @@ def safety(scores: Scores, *, threshold: float) -> dict[str, Any]:
 
     - retention: the score reaches `threshold`.
     - forgetting: not even the worst seed loses more than 1 - `threshold` of the untrained model's retention.
-    - variance: correction varies over seeds no more than SFT's does (sample variances; the F test stands elsewhere).
+    - variance: correction varies over seeds no more than SFT's does. That compares two sample variances as they are;
+      with few seeds it says little, and the p-value of the F test stands beside it.
 
     Without an untrained model in the table its retention is taken for 1, the most a share can be: what passes then
     would pass anyway, and what fails is left open (None).
@@ -75,10 +76,10 @@ def _steady(scores: Scores, arm: str) -> dict[str, Any]:
         return check | {"sentence": "the others are measured against it"}
     if own is None or limit is None:
         return check | {"sentence": "not to be told: that takes two seeds of this arm and of sft"}
-    return check | {
-        "passed": own <= limit * (1 + 1e-9),
-        "sentence": f"correction varies over seeds by {own:.2g} (sample variance), sft's by {limit:.2g}",
-    }
+    p = variance_ratio_test(scores.by_seed(arm, "correction"), scores.by_seed(sft or "", "correction")).p
+    text = f"correction varies over seeds by {own:.2g} (sample variance), sft's by {limit:.2g}"
+    shown = "" if p is None else f"; {p_value(p)} for a difference"
+    return check | {"passed": own <= limit * (1 + 1e-9), "p": p, "sentence": text + shown}
 
 
 def shares_of_sft(scores: Scores) -> dict[str, Any]:
@@ -139,7 +140,7 @@ def _variance(scores: Scores, a: str, b: str, task: str, alpha: float) -> dict[s
         return row | {"sentence": f"{task}: {same if result.variance_a == result.variance_b else said}."}
     n = str(len(x)) if len(x) == len(y) else f"{len(x)} and {len(y)}"
     of = f"({result.variance_a:.6f} against {result.variance_b:.6f}, n = {n})"
-    test = f"F({result.df[0]}, {result.df[1]}) = {result.ratio:.2f}, p = {result.p:.2f}"
+    test = f"F({result.df[0]}, {result.df[1]}) = {result.ratio:.2f}, {p_value(result.p)}"
     if abs(result.ratio - 1) < 1e-6:
         return row | {"sentence": f"{task}: the variances of {a} and {b} over seeds are equal {of}."}
     change = f"{100 * abs(result.ratio - 1):.0f}% {'lower' if result.ratio < 1 else 'higher'}"
@@ -176,7 +177,9 @@ def _beats(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def _trade_off_sentence(beaten: dict[str, list[str]]) -> str | None:
     if len(beaten) < 2:
         return None
-    front = [arm for arm, by in beaten.items() if not by]
-    behind = [f"{arm} (behind {' and '.join(by)})" for arm, by in beaten.items() if by]
-    text = f"Correction against retention, by means over seeds: no arm is ahead of {' or '.join(front)}"
-    return f"{text}; behind: {', '.join(behind)}." if behind else f"{text}."
+    best = [arm for arm, by in beaten.items() if not by]
+    outdone = [f"{arm} (by {' and '.join(by)})" for arm, by in beaten.items() if by]
+    text = f"Correction against retention, by means over seeds: the best trade-offs are {', '.join(best)}"
+    if len(best) == 1:
+        text = f"Correction against retention, by means over seeds: the best is {best[0]}"
+    return f"{text}; outdone or equalled in both: {', '.join(outdone)}." if outdone else f"{text}."

@@ -40,6 +40,7 @@ class Scores:
         untrained: by task, the model before training.
         falling: tasks of which less is better.
         items: by (arm, task), item-level scores [seeds, items] in the order of `seeds`, if all seeds have them.
+        odd: what has item-level scores that do not add up to its results.
     """
 
     seeds: list[int]
@@ -48,6 +49,7 @@ class Scores:
     untrained: dict[str, float]
     falling: set[str]
     items: dict[tuple[str, str], Floats] = field(default_factory=dict)
+    odd: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -113,6 +115,10 @@ def pivot(results: Iterable[Result], predictions: Iterable[Prediction] = ()) -> 
     seen = dict.fromkeys(task for by_task in cells.values() for task in by_task)
     scores.tasks = sorted(seen, key=lambda task: TASKS.index(task) if task in TASKS else len(TASKS))
     _add_items(scores, list(predictions))
+    if scores.odd:
+        scores.notes.append(
+            f"Item-level scores that do not add up to the results were left out: {', '.join(scores.odd)}."
+        )
     return scores
 
 
@@ -156,4 +162,4 @@ def _take(scores: Scores, arm: str, task: str, found: list[Floats | None]) -> No
             scores.items[arm, task] = matrix
             return
     if found[0] is not None:
-        scores.notes.append(f"The item-level scores of {arm} on {task} do not add up to its results and were left out.")
+        scores.odd.append(f"{arm} on {task}")

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from equipoise.protocols.wording import count, interval, number
+from equipoise.protocols.wording import count, difference, interval, number, p_value
 
 
 def summary(analysis: dict[str, Any], *, title: str | None = None) -> str:
@@ -112,8 +112,24 @@ def _shares(analysis: dict[str, Any]) -> str:
 def _pairs(analysis: dict[str, Any]) -> str:
     if not analysis["hypotheses"]:
         return ""  # they stand first then
-    lines = [f"- {_line(row['sentence'])}" for row in analysis["comparisons"] if row["p"] is not None]
-    return "## All pairs\n\n" + "\n".join(lines) if lines else ""
+    rows = [_pair(analysis, row) for row in analysis["comparisons"] if row["p"] is not None]
+    head = ["task", "", "against", "difference", "t", "p", "p after Holm"]
+    words = "Differences over seeds with 95% intervals; p two-sided, adjusted within a task."
+    return f"## All pairs\n\n{words}\n\n{_markdown(head, rows)}" if rows else ""
+
+
+def _pair(analysis: dict[str, Any], row: dict[str, Any]) -> list[str]:
+    share = _share(analysis, row["task"])
+    gap = difference(row["estimate"], share=share) + interval(row["ci"], share=share)
+    t = "" if row["t"] is None else f"{row['t']:.2f}"
+    return [
+        row["task"],
+        row["a"],
+        row["b"],
+        gap,
+        t,
+        *(p_value(row[k]).removeprefix("p ").removeprefix("= ") for k in ("p", "p_holm")),
+    ]
 
 
 def _notes(analysis: dict[str, Any]) -> str:
