@@ -13,6 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from equipoise.errors import UserError
+from equipoise.metrics.detection import detection
+from equipoise.protocols.analysis import analyze
+from equipoise.records import Result
 from equipoise.report.build import build_report, render
 from equipoise.report.plane import weight_colour
 from equipoise.report.reading import read_run
@@ -75,7 +78,7 @@ def test_verdicts_come_in_words_with_a_mark(page):
     ]:
         assert claim in shown
         assert re.search(rf"{re.escape(mark)}\s+{word}", shown), word
-    assert "p = 4.5 · 10⁻⁶" in shown
+    assert "p for the claim 4.5 · 10⁻⁶" in shown
 
 
 def test_the_table_has_arms_intervals_checks_and_the_untrained_model(page, full_run):
@@ -287,3 +290,20 @@ def test_templates_are_part_of_the_package():
 
     folder = Path(str(equipoise.report.__file__)).parent / "templates"
     assert {path.name for path in folder.iterdir()} >= {"report.html", "parts.html", "style.css"}
+
+
+def test_it_draws_what_the_analysis_and_the_detection_really_write(full_run, tmp_path):
+    run = tmp_path / "real"
+    shutil.copytree(full_run, run)
+    results = [Result(**row) for row in json.loads((run / "results.json").read_text())]
+    analysis = analyze(results, protocol="a")
+    (run / "analysis.json").write_text(json.dumps(analysis))
+    tokens = [json.loads(line) for line in (run / "tokens.jsonl").read_text().splitlines()]
+    found = detection(tokens, tau_in_use=5.0, vocab_size=4096, resamples=0)
+    (run / "detection.json").write_text(json.dumps(found))
+    page = Page(render(read_run(run)))
+    assert "Left out" not in "".join(page.sections.values())
+    assert analysis["hypotheses"]
+    for row in analysis["hypotheses"]:
+        assert row["sentence"] in page.sections["verdicts"]
+    assert f"{found['by_token']['average_precision']:.2f} by token" in page.sections["detection"]

@@ -74,7 +74,7 @@ def test_a_value_is_cut_where_shares_end_but_a_ratio_is_not():
 def test_verdicts_print_their_numbers():
     row = {"id": "H1", "claim": "c", "verdict": "not supported", "test": "paired t", "estimate": -0.036, "t": -5.31}
     (shown,) = verdicts({"hypotheses": [{**row, "ci": [-0.055, -0.017], "p": 0.997, "p_holm": None}]})
-    assert shown.details == "paired t · difference −3.6 points [−5.5, −1.7] · t = −5.31 · p = 0.997"
+    assert shown.details == "paired t · difference −3.6 points [−5.5, −1.7] · t = −5.31 · p for the claim 0.997"
     assert shown.kind == "no"
     (odd,) = verdicts({"hypotheses": [{**row, "verdict": "who knows"}]})
     assert (odd.word, odd.kind) == ("who knows", "none")

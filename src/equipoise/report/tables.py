@@ -60,7 +60,7 @@ def _details(row: Mapping[str, Any]) -> str:
     if row.get("estimate") is not None:
         parts.append(f"difference {_points(row['estimate'])}{_interval_points(row.get('ci'))}")
     parts += [f"t = {row['t']:.2f}"] if row.get("t") is not None else []
-    parts += [f"p = {_p(row['p'])}"] if row.get("p") is not None else []
+    parts += [f"p for the claim {_p(row['p'])}"] if row.get("p") is not None else []
     parts += [f"{_p(row['p_holm'])} after Holm"] if row.get("p_holm") is not None else []
     parts += [f"effect size {row['effect_size']:.2f}"] if row.get("effect_size") is not None else []
     return parts[0] + "".join(f" · {part}".replace(" -", " −") for part in parts[1:])
