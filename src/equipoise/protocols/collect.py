@@ -15,7 +15,7 @@ from equipoise.records import Prediction, Result
 UNTRAINED = "untrained"
 
 
-def finish(folder: Path, *, margin: float, tau: float | None) -> dict[str, Any]:
+def finish(folder: Path, *, protocol: str | None, margin: float, tau: float | None) -> dict[str, Any]:
     """Gather every finished cell of `folder` into results, tokens, analysis and `SUMMARY.md`; return the analysis."""
     rows = read_journal(folder / "cells.jsonl").rows
     cells = [row["cell"] for row in rows]
@@ -25,11 +25,12 @@ def finish(folder: Path, *, margin: float, tau: float | None) -> dict[str, Any]:
     write_jsonl(folder / "predictions.jsonl", [row.model_dump() for row in predictions])
     before = _rows(folder, UNTRAINED, "tokens.jsonl")
     write_jsonl(folder / "tokens.jsonl", tokens_before_and_after(folder, before, cells))
-    write_json(folder / "missed.json", missed(predictions, before))
+    if {"sft", "r-eaft"} <= {row.method for row in results}:
+        write_json(folder / "missed.json", missed(predictions, before))
     probes = _rows(folder, UNTRAINED, "probes.jsonl")
     if any(row["knowledge"] for row in probes):
         write_json(folder / "detection.json", detection(probes, tau_in_use=tau, vocab_size=rows[0]["vocab_size"]))
-    analysis = analyze(results, protocol="a", margin=margin, predictions=predictions)
+    analysis = analyze(results, protocol=protocol, margin=margin, predictions=predictions)
     write_json(folder / "analysis.json", analysis)
     write_atomic(folder / "SUMMARY.md", summary(analysis))
     return analysis

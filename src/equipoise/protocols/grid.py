@@ -57,10 +57,15 @@ def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
         if todo:
             loaded = load_model(recipe.model)
             steps = step_count(recipe, data)
-            with progress(steps * len(todo), f"protocol {recipe.protocol}") as bar:
+            with progress(steps * len(todo), recipe.name) as bar:
                 for cell in todo:
                     journal.append(_run(cell, loaded, recipe, data, folder / "cells" / cell.name, bar, steps))
-    return finish(folder, margin=recipe.evaluation.margin, tau=shock_threshold(recipe))
+    return finish(
+        folder,
+        protocol=recipe.protocol if len(recipe.arms) > 1 else None,
+        margin=recipe.evaluation.margin,
+        tau=shock_threshold(recipe),
+    )
 
 
 def shock_threshold(recipe: ProtocolRecipe) -> float | None:
