@@ -1,1 +1,6 @@
 """What every test may use; `tiny_models` beside this file becomes importable through it."""
+
+import os
+
+# Tiny tensors gain nothing from a second thread, and on a busy machine OpenMP's waiting threads cost 20 times the work
+os.environ.setdefault("OMP_NUM_THREADS", "1")
