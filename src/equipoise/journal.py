@@ -1,76 +1,29 @@
-"""Durable files: whole files and folders that appear complete or not at all, and append-only journals with one writer."""
+"""Durable files: whole files and folders that appear complete or not at all, and journals that only grow."""
 
-import errno
+import base64
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
 import socket
-import tempfile
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
+from equipoise import disk
+from equipoise.disk import explained, make_folder
 from equipoise.errors import UserError
 
 MANIFEST = "MANIFEST.json"
 SCHEMA_VERSION = 1
-
-
-class System:
-    """The few system calls that durability rests on; a test puts one in that fails."""
-
-    @staticmethod
-    def write(file: BinaryIO, data: bytes) -> None:
-        left = memoryview(data)
-        while left:  # an unbuffered file may take only a part
-            left = left[file.write(left) :]
-        file.flush()
-
-    @staticmethod
-    def fsync(file: BinaryIO) -> None:
-        os.fsync(file.fileno())
-
-    @staticmethod
-    def replace(source: Path, target: Path) -> None:
-        source.replace(target)
-
-    @staticmethod
-    def sync_folder(folder: Path) -> None:
-        """Make a rename durable. Windows has no such call, and needs none."""
-        if os.name == "nt":
-            return
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-system: System = System()
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn the errors of a full or read-only disk into one that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        advice = {
-            errno.ENOSPC: "free some space and run the same command again; what was acknowledged is kept",
-            errno.EDQUOT: "free some of your quota and run the same command again; what was acknowledged is kept",
-            errno.EROFS: "choose a folder that can be written to, with --out",
-            errno.EACCES: "choose a folder that you may write to, with --out",
-            errno.EPERM: "choose a folder that you may write to, with --out",
-        }.get(error.errno or 0)
-        if advice is None:
-            raise
-        raise UserError(f"cannot write: {os.strerror(error.errno or 0)}", where=str(path), fix=advice) from error
 
 
 # ---- whole files
@@ -83,30 +36,51 @@ def write_atomic(path: Path | str, data: bytes | str) -> None:
         UserError: the disk is full or the folder is read-only; the old file is untouched.
     """
     path = Path(path)
-    with _explained(path):
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        temporary = Path(name)
+    with explained(path):
+        temporary = _temporary(path)
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                system.write(file, data.encode("utf-8") if isinstance(data, str) else data)
-                system.fsync(file)
-            temporary.chmod(0o666 & ~_umask())
-            system.replace(temporary, path)
+            with temporary.open("xb", buffering=0) as file:
+                disk.system.write(file, data.encode("utf-8") if isinstance(data, str) else data)
+                disk.system.fsync(file)
+            disk.system.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        system.sync_folder(path.parent)
+        disk.system.sync_folder(path.parent)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _temporary(path: Path) -> Path:
+    """A name beside `path` that tells whose it is; what dead processes of this machine left there is removed."""
+    start, host = f".{path.name}.", re.sub(r"[^\w-]", "_", socket.gethostname())
+    for name in os.listdir(path.parent):  # noqa: PTH208  (Path.iterdir is slower by half here)
+        mark = re.fullmatch(re.escape(f"{start}{host}") + r"\.(\d+)\.[0-9a-f]{8}\.tmp", name)
+        if mark and not _alive(int(mark[1])):
+            _remove(path.parent / name)
+    return path.with_name(f"{start}{host}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+
+
+def _alive(pid: int) -> bool:
+    if os.name == "nt":  # signal 0 would end the process there, so nothing is taken for dead
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as indented JSON, atomically; NaN and infinity are refused."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomic(path, _utf8(lambda ascii_only: json.dumps(value, indent=2, ensure_ascii=ascii_only, allow_nan=False)))
 
 
 def write_jsonl(path: Path | str, rows: Iterable[dict[str, Any]]) -> None:
@@ -115,7 +89,15 @@ def write_jsonl(path: Path | str, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def _line(row: dict[str, Any]) -> bytes:
-    return json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8") + b"\n"
+    return _utf8(lambda ascii_only: json.dumps(row, ensure_ascii=ascii_only, allow_nan=False, separators=(",", ":")))
+
+
+def _utf8(dump: Callable[[bool], str]) -> bytes:
+    """Encode JSON with a newline; a lone surrogate, which UTF-8 has no bytes for, is written as an escape."""
+    try:
+        return dump(False).encode("utf-8") + b"\n"
+    except UnicodeEncodeError:
+        return dump(True).encode("ascii") + b"\n"
 
 
 # ---- whole folders
@@ -125,13 +107,18 @@ def _line(row: dict[str, Any]) -> bytes:
 def atomic_directory(path: Path | str) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on leaving, sync every file, write the manifest last, and rename.
 
-    A folder that stands at `path` is set aside first and removed only when the new one is in place. If the body
-    raises, nothing at `path` changes.
+    A folder that stands at `path` is replaced in one step where the system can swap two (Linux, macOS); elsewhere it
+    is set aside, and put back if need be. If the body raises, nothing at `path` changes.
+
+    Raises:
+        UserError: the disk is full or the folder is read-only; what stood at `path` is untouched.
     """
     path = Path(path)
-    with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    with explained(path):
+        make_folder(path.parent)
+        _put_back(path)
+        temporary = _temporary(path)
+        temporary.mkdir()
         try:
             yield temporary
             _seal(temporary)
@@ -143,39 +130,62 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
 
 def _seal(folder: Path) -> None:
     files = {}
-    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for file in sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST):
         with file.open("rb+") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
-            system.fsync(opened)
+            disk.system.fsync(opened)
         files[file.relative_to(folder).as_posix()] = {"size": file.stat().st_size, "sha256": digest}
     for below in (p for p in folder.rglob("*") if p.is_dir()):
-        system.sync_folder(below)
+        disk.system.sync_folder(below)
     write_json(folder / MANIFEST, {"schema_version": SCHEMA_VERSION, "files": files})
-    folder.chmod(0o777 & ~_umask())
 
 
 def _install(temporary: Path, path: Path) -> None:
-    aside = path.with_name(f".{path.name}.replaced")
+    if path.exists() and disk.system.exchange(temporary, path):
+        disk.system.sync_folder(path.parent)
+        shutil.rmtree(temporary, ignore_errors=True)
+        return
+    aside = _aside(path)
     if path.exists():
         shutil.rmtree(aside, ignore_errors=True)
-        system.replace(path, aside)
+        disk.system.replace(path, aside)
     try:
-        system.replace(temporary, path)
+        disk.system.replace(temporary, path)
     except OSError:
-        if aside.exists() and not path.exists():
-            aside.replace(path)
+        _put_back(path)
         raise
-    system.sync_folder(path.parent)
+    disk.system.sync_folder(path.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.replaced")
+
+
+def _put_back(path: Path) -> None:
+    """Undo a replacement that was cut off between its two renames."""
+    if _aside(path).exists() and not path.exists():
+        _aside(path).replace(path)
+
+
 def verify_directory(path: Path | str) -> list[str]:
-    """List what is wrong with a folder written by `atomic_directory`; an empty list means that it is whole."""
+    """List what is wrong with a folder written by `atomic_directory`; an empty list means that it is whole.
+
+    Raises:
+        UserError: a newer version wrote it.
+    """
     path = Path(path)
     try:
-        files = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        schema, files = manifest["schema_version"], manifest["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [f"{MANIFEST}: {error!r}"]
+    if schema > SCHEMA_VERSION:
+        raise UserError(
+            f"a newer version of Equipoise wrote this folder (schema {schema})",
+            where=str(path / MANIFEST),
+            fix="upgrade with `pip install -U equipoise`",
+        )
     problems = []
     for name, expected in files.items():
         file = path / name
@@ -225,7 +235,7 @@ def read_journal(path: Path | str) -> JournalRead:
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
@@ -234,8 +244,8 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 class Journal:
     """An append-only JSONL file with one writer. `append` returns when the row is on disk.
 
-    On opening, under the lock, a torn last line is moved to `NAME.torn-N` and damaged lines are copied to
-    `NAME.quarantine.jsonl`; they stay out of `rows`, and nothing is deleted.
+    On opening, under the lock, a torn last line is moved to `NAME.torn-N` and damaged lines are moved to
+    `NAME.quarantine.jsonl`; nothing is deleted. `rows` holds what a reader of the file would see.
 
     Args:
         path: the file; its lock is `NAME.lock`.
@@ -248,13 +258,17 @@ class Journal:
     def __init__(self, path: Path | str, *, key: Callable[[dict[str, Any]], Hashable] | None = None):
         self.path, self.key = Path(path), key
         self.rows: list[dict[str, Any]] = []
-        self._lock = FileLock(f"{self.path}.lock")
+        self._lock = FileLock(f"{self.path}.lock", thread_local=False)
         self._owner = self.path.with_name(self.path.name + ".owner")
         self._file: BinaryIO | None = None
+        self._size = 0
+        self._unfinished = False
+        self._keys: set[Hashable] = set()
+        self._one_at_a_time = threading.Lock()
 
     def __enter__(self) -> "Journal":
-        with _explained(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with explained(self.path):
+            make_folder(self.path.parent)
             try:
                 self._lock.acquire(timeout=0)
             except Timeout:
@@ -274,40 +288,55 @@ class Journal:
         self._lock.release()
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add a row; it is on disk when this returns. If it fails, the file is as it was before.
+        """Add a row; it is on disk when this returns. If that fails, the row is not in the journal.
 
         Raises:
             UserError: the row's key is in the journal already, or the disk is full.
+            ValueError: the row holds NaN or infinity.
         """
+        line = _line(row)
+        with self._one_at_a_time:
+            self._append(line, json.loads(line))
+
+    def _append(self, line: bytes, row: dict[str, Any]) -> None:
         if self._file is None:
             raise RuntimeError("the journal is not open; use it as a context manager")
         key = self.key(row) if self.key else None
         if self.key and key in self._keys:
             raise UserError(f"{key!r} is in the journal already", where=str(self.path))
-        line, before = _line(row), self._size
-        with _explained(self.path):
+        with explained(self.path):
+            if self._unfinished:
+                self._take_back(self._file)
+            self._unfinished = True
             try:
-                system.write(self._file, line)
-                system.fsync(self._file)
+                disk.system.write(self._file, line)
+                disk.system.fsync(self._file)
             except BaseException:
-                self._file = self._reopened(before)
+                with suppress(OSError):  # if this fails too, the next append or the next writer does it
+                    self._take_back(self._file)
                 raise
-        self._size += len(line)
+            self._size += len(line)
+            self._unfinished = False
         self.rows.append(row)
         self._keys.add(key)
 
+    def _take_back(self, file: BinaryIO) -> None:
+        """Remove what a failed write may have left behind the last acknowledged row."""
+        disk.system.truncate(file, self._size)
+        disk.system.fsync(file)
+        self._unfinished = False
+
     def _open(self) -> None:
-        write_json(
-            self._owner, {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        )
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        write_json(self._owner, owner)
         self._set_torn_tail_aside()
-        read = read_journal(self.path)
-        self._quarantine(read.damaged)
-        self.rows = read.rows
-        self._keys: set[Hashable] = {self.key(row) for row in self.rows} if self.key else set()
+        self._quarantine()
+        self.rows = read_journal(self.path).rows
+        self._keys = {self.key(row) for row in self.rows} if self.key else set()
         self._file = self.path.open("ab", buffering=0)
         self._size = self.path.stat().st_size
-        system.sync_folder(self.path.parent)
+        self._unfinished = False
+        disk.system.sync_folder(self.path.parent)
 
     def _set_torn_tail_aside(self) -> None:
         if not self.path.exists():
@@ -320,23 +349,23 @@ class Journal:
             number += 1
         write_atomic(aside, tail)
         with self.path.open("rb+") as file:
-            file.truncate(len(whole) + len(newline))
-            system.fsync(file)
+            disk.system.truncate(file, len(whole) + len(newline))
+            disk.system.fsync(file)
 
-    def _quarantine(self, damaged: list[tuple[int, bytes]]) -> None:
+    def _quarantine(self) -> None:
+        """Move damaged lines away, their exact bytes in base64; first they are safe there, then they leave."""
+        damaged = dict(read_journal(self.path).damaged)
         if not damaged:
             return
-        path = self.path.with_name(f"{self.path.name}.quarantine.jsonl")
-        rows = [{"line": number, "bytes": line.decode("utf-8", "backslashreplace")} for number, line in damaged]
-        write_jsonl(path, rows)
-
-    def _reopened(self, size: int) -> BinaryIO:
-        """Take back the part of a row that a failed write may have left."""
-        if self._file is not None:
-            self._file.close()
-        with self.path.open("rb+") as file:
-            file.truncate(size)
-        return self.path.open("ab", buffering=0)
+        aside = self.path.with_name(f"{self.path.name}.quarantine.jsonl")
+        moved = [
+            {"line": n, "text": line.decode("utf-8", "backslashreplace"), "base64": base64.b64encode(line).decode()}
+            for n, line in damaged.items()
+        ]
+        before = aside.read_bytes() if aside.exists() else b""
+        write_atomic(aside, before + b"".join(_line(row) for row in moved))
+        lines = self.path.read_bytes().split(b"\n")
+        write_atomic(self.path, b"\n".join(line for n, line in enumerate(lines, 1) if n not in damaged))
 
     def _held(self) -> UserError:
         try:

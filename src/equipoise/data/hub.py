@@ -26,7 +26,8 @@ def hub_rows(source: str) -> Iterator[dict[str, Any]]:
         if explained is None:
             raise
         raise explained from error
-    yield from rows
+    for row in rows:
+        yield dict(row)
 
 
 def _parts(source: str) -> tuple[str, str | None, str]:

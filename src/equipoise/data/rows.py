@@ -44,7 +44,7 @@ def _conversation(row: dict[str, Any]) -> list[Message]:
     made = []
     for field, role in (("prompt", "user"), ("completion", "assistant")):
         value = _required(row, field)
-        made += [Message(role=role, content=value)] if isinstance(value, str) else _messages(value, field)
+        made += _messages([{"role": role, "content": value}] if isinstance(value, str) else value, field)
     return made
 
 
@@ -64,7 +64,7 @@ def _message(value: Any, field: str) -> Message:
         raise BadRow(f"the role {role!r} is none of {', '.join(ROLES)}", f"{field}.role")
     if not isinstance(content, str):
         raise BadRow(f"must be a text, not {_type(content)}", f"{field}.content")
-    return Message(role=role, content=content)
+    return Message.model_validate({"role": role, "content": content})
 
 
 def _required(row: dict[str, Any], name: str, inside: str = "") -> Any:

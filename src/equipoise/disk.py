@@ -1,0 +1,100 @@
+"""The system calls that durability rests on, and what their errors mean to a user."""
+
+import ctypes
+import errno
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from equipoise.errors import UserError
+
+DOCS = "docs/troubleshooting.md#disk"
+
+
+class System:
+    """The few system calls that durability rests on; a test puts one in that fails."""
+
+    def write(self, file: BinaryIO, data: bytes) -> None:
+        left = memoryview(data)
+        while left:  # an unbuffered file may take only a part
+            left = left[file.write(left) :]
+
+    def fsync(self, file: BinaryIO) -> None:
+        os.fsync(file.fileno())
+
+    def truncate(self, file: BinaryIO, size: int) -> None:
+        file.truncate(size)
+
+    def replace(self, source: Path, target: Path) -> None:
+        source.replace(target)
+
+    def exchange(self, one: Path, two: Path) -> bool:
+        """Swap two folders in one step; False where the system cannot."""
+        function, flag = ("renameat2", 2) if sys.platform == "linux" else ("renameatx_np", 2)
+        try:
+            rename = getattr(ctypes.CDLL(None), function)
+        except (AttributeError, OSError, TypeError):
+            return False
+        here = -100 if sys.platform == "linux" else -2  # AT_FDCWD
+        return rename(here, os.fsencode(one), here, os.fsencode(two), flag) == 0
+
+    def sync_folder(self, folder: Path) -> None:
+        """Make a rename durable. Windows has no such call, and needs none."""
+        if os.name == "nt":
+            return
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+system: System = System()
+
+_FULL = "free some space and run the same command again; what was acknowledged is kept"
+_DENIED = "choose a folder that can be written to, with --out"
+_ADVICE = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: _FULL,
+    errno.EROFS: _DENIED,
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.ENOTDIR: _DENIED,
+}
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the errors of a full or read-only disk into a UserError that says what to do."""
+    try:
+        yield
+    except Exception as error:
+        number = _errno(error)
+        if number not in _ADVICE:
+            raise
+        raise UserError(
+            f"cannot write: {os.strerror(number)}", where=str(path), fix=_ADVICE[number], docs=DOCS
+        ) from error
+
+
+def _errno(error: Exception) -> int:
+    """The system's number for an error; libraries written in Rust only say it in words."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else 0
+
+
+def make_folder(path: Path | str) -> None:
+    """Make a folder and those above it, durably; one that is there is left alone."""
+    path = Path(path)
+    with explained(path):
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        for folder in reversed(missing):
+            system.sync_folder(folder.parent)
