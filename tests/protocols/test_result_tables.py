@@ -113,6 +113,8 @@ ROW = '{"method": "sft", "seed": 1, "metric": "c", "value": 0.5}'
         ("a.json", '{"seeds": ["a"], "c": {"sft": [1]}}', ":1:seeds", "not a finite number"),
         ("a.json", '{"seeds": [1], "c": {"sft": 1}}', "", "no metric"),
         ("a.csv", "", "", "empty"),
+        ("a.csv", ",,\n,,\n", ":1", "lacks method"),
+        ("a.csv", CSV.replace("value", "value,value", 1), ":1", "twice"),
         ("a.csv", CSV.encode("utf-16"), "", "not UTF-8"),
         ("a.csv", CSV.replace("sft", "café").encode("latin-1"), "", "not UTF-8"),
     ],

@@ -3,20 +3,19 @@
 import csv
 import io
 import json
-import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from equipoise.errors import UserError
+from equipoise.protocols import cells
+from equipoise.protocols.cells import SHAPE
+from equipoise.protocols.nested import read_nested
 from equipoise.records import Result
 
-SHAPE = "rows of method, seed, metric and value, or nested as {seeds: [...], METRIC: {METHOD: [a value a seed]}}"
 NEEDED = ("method", "seed", "metric", "value")
 OPTIONAL = ("task", "n", "higher_is_better")
-TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no")
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,9 @@ def read_table_and_notes(path: str | Path) -> Table:
     else:
         whole = _one_object(path, text)
         if whole is not None:
-            return _nested(path, text, whole)
+            results, unread = read_nested(path, text, whole)
+            named = ", ".join(unread)
+            return Table(results, [f"Parts of the file that hold no values by seed: {named}."] if unread else [])
         rows = _json_rows(path, text)
     return _flat(path, list(rows))
 
@@ -74,31 +75,23 @@ def _text(path: Path) -> str:
 
 
 def _csv(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    header = text.lstrip("\r\n").splitlines()[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
-    names: list[str] = []
+    first = text.lstrip("\r\n").splitlines()[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
     try:
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if not names:
-                names = [cell.strip().lower() for cell in cells]
-                if missing := [name for name in NEEDED if name not in names]:
-                    raise UserError(
-                        f"the header lacks {', '.join(missing)}",
-                        where=f"{path}:{reader.line_num}",
-                        fix=f"expected {SHAPE}",
-                    )
-            elif len(cells) != len(names):
-                raise UserError(
-                    f"{len(cells)} cells under {len(names)} columns",
-                    where=f"{path}:{reader.line_num}",
-                    fix="put quotes around a cell that holds the delimiter",
-                )
-            else:
-                yield reader.line_num, {name: cell.strip() for name, cell in zip(names, cells) if cell.strip()}
+        lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise UserError(f"not valid CSV: {error}", where=f"{path}:{reader.line_num}") from None
+    line, header = lines[0] if lines else (1, [])
+    names = [name.strip().lower() for name in header]
+    if missing := [name for name in NEEDED if name not in names]:
+        raise UserError(f"the header lacks {', '.join(missing)}", where=f"{path}:{line}", fix=f"expected {SHAPE}")
+    if len(set(names)) < len(names):
+        raise UserError("the header names a column twice", where=f"{path}:{line}", fix="keep one of them")
+    for line, row in lines[1:]:
+        if len(row) != len(names):
+            fix = "put quotes around a cell that holds the delimiter"
+            raise UserError(f"{len(row)} cells under {len(names)} columns", where=f"{path}:{line}", fix=fix)
+        yield line, {name: cell.strip() for name, cell in zip(names, row) if cell.strip()}
 
 
 def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -184,116 +177,16 @@ def _flat(path: Path, rows: list[tuple[int, dict[str, Any]]]) -> Table:
 
 
 def _result(where: str, row: Mapping[str, Any]) -> Result:
-    metric, task = _word(where, row, "metric"), row.get("task")
+    metric, task = cells.word(where, row, "metric"), row.get("task")
     if task is not None and not (isinstance(task, str) and task.strip()):
         raise UserError(f"not a name: {task!r}", where=f"{where}:task")
     n = row.get("n")
     return Result(
-        method=_word(where, row, "method"),
-        seed=_whole(f"{where}:seed", _there(where, row, "seed")),
+        method=cells.word(where, row, "method"),
+        seed=cells.whole(f"{where}:seed", cells.there(where, row, "seed")),
         task=task or metric,
         metric=metric,
-        value=_number(f"{where}:value", _there(where, row, "value")),
-        n=0 if n is None else _whole(f"{where}:n", n, least=0),
-        higher_is_better=_flag(f"{where}:higher_is_better", row.get("higher_is_better", True)),
+        value=cells.number(f"{where}:value", cells.there(where, row, "value")),
+        n=0 if n is None else cells.whole(f"{where}:n", n, least=0),
+        higher_is_better=cells.flag(f"{where}:higher_is_better", row.get("higher_is_better", True)),
     )
-
-
-def _there(where: str, row: Mapping[str, Any], name: str) -> Any:
-    if row.get(name) is None:
-        raise UserError(f"the field {name} is missing", where=f"{where}:{name}", fix=f"expected {SHAPE}")
-    return row[name]
-
-
-def _word(where: str, row: Mapping[str, Any], name: str) -> str:
-    value = _there(where, row, name)
-    if not isinstance(value, str) or not value.strip():
-        raise UserError(f"not a name: {value!r}", where=f"{where}:{name}")
-    return value.strip()
-
-
-def _number(where: str, value: Any) -> float:
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise UserError(f"not a finite number: {value!r:.40}", where=where)
-    return number
-
-
-def _whole(where: str, value: Any, *, least: int | None = None) -> int:
-    number = _number(where, value)
-    if number != int(number) or (least is not None and number < least):
-        raise UserError(
-            f"not a whole number{'' if least is None else f' of at least {least}'}: {value!r:.40}", where=where
-        )
-    return int(number)
-
-
-def _flag(where: str, value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    word = str(value).strip().lower()
-    if word not in TRUE + FALSE:
-        raise UserError(f"neither true nor false: {value!r:.40}", where=where)
-    return word in TRUE
-
-
-def _nested(path: Path, text: str, whole: dict[str, Any]) -> Table:
-    sections = list(_sections(whole, ()))
-    if not sections:
-        raise UserError("there are no `seeds` in this object", where=str(path), fix=f"expected {SHAPE}")
-    results, unread = [], []
-    for keys, section in sections:
-        prefix = f"{keys[-1]} " if len(sections) > 1 and keys else ""
-        seeds = _seeds(_where(path, text, (*keys, "seeds")), section["seeds"])
-        for metric, by_method in section.items():
-            if metric == "seeds":
-                continue
-            if not _is_metric(by_method):
-                unread.append(".".join((*keys, metric)))
-                continue
-            for method, values in by_method.items():
-                where = _where(path, text, (*keys, metric, method))
-                if len(values) != len(seeds):
-                    raise UserError(f"{len(values)} values for {len(seeds)} seeds", where=where)
-                for seed, value in zip(seeds, values):
-                    name = prefix + metric
-                    number = _number(where, value)
-                    results.append(Result(method=method, seed=seed, task=name, metric=name, value=number, n=0))
-    if not results:
-        raise UserError("there are seeds but no metric with a list of values by method", where=str(path), fix=SHAPE)
-    top = {keys[0] for keys, _ in sections if keys} or set(whole)
-    unread += [key for key in whole if key not in top]
-    return Table(results, [f"Parts of the file that hold no values by seed: {', '.join(unread)}."] if unread else [])
-
-
-def _sections(node: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    if not isinstance(node, dict) or len(keys) > 20:
-        return
-    if isinstance(node.get("seeds"), list):
-        yield keys, node
-        return
-    for key, inner in node.items():
-        yield from _sections(inner, (*keys, key))
-
-
-def _is_metric(node: Any) -> bool:
-    return isinstance(node, dict) and bool(node) and all(isinstance(values, list) for values in node.values())
-
-
-def _seeds(where: str, values: list[Any]) -> list[int]:
-    seeds = [_whole(where, value) for value in values]
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise UserError("seeds have to be given, and each once", where=where)
-    return seeds
-
-
-def _where(path: Path, text: str, keys: tuple[str, ...]) -> str:
-    """Name file, line and field of a nested value, by looking for its keys one after the other."""
-    at = 0
-    for key in keys:
-        found = re.compile(re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:").search(text, at)
-        at = found.start() if found else at
-    return f"{path}:{text.count(chr(10), 0, at) + 1}:{'.'.join(keys)}"
