@@ -234,6 +234,7 @@ def test_many_chunks_and_blocks_equal_one(monkeypatch):
         ({"lm_head": torch.zeros(7, 4).half()}, "autocast"),
         ({"lm_head": torch.zeros(7, 4, dtype=torch.int8)}, "floating point"),
         ({"lm_head": torch.zeros(1, 4)}, "one token"),
+        ({"lm_head": torch.zeros(7, 4, device="meta")}, "lm_head on meta"),
         ({"bias": torch.zeros(6)}, "bias"),
         ({"normalize": "mean"}, "normalize"),
         ({"normalize": "weights", "num_items": 3}, "num_items"),

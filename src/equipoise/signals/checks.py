@@ -29,10 +29,10 @@ def check_head(hidden: Tensor, lm_head: Tensor, labels: Tensor, bias: Tensor | N
             f"hidden is {hidden.dtype} and lm_head {lm_head.dtype}: both must be floating point",
             fix="keep the output head out of quantization (transformers does so by default)",
         )
-    if hidden.device != lm_head.device:
+    if not hidden.device == lm_head.device == labels.device:
         raise UserError(
-            f"hidden is on {hidden.device} and lm_head on {lm_head.device}",
-            fix="move the hidden states: hidden.to(lm_head.device)",
+            f"hidden is on {hidden.device}, lm_head on {lm_head.device} and labels on {labels.device}",
+            fix="move hidden states and labels to the device of the head",
         )
     if hidden.dtype != lm_head.dtype and not torch.is_autocast_enabled(hidden.device.type):
         raise UserError(

@@ -55,8 +55,13 @@ class Plan:
     @staticmethod
     def make(tokens: int, vocab: int, dtype: torch.dtype, device: torch.device, limit: int | None = None) -> Plan:
         """Sizes that keep logits under 160 MiB on a CPU (512 MiB elsewhere); `limit` caps the tokens in a chunk."""
-        chunk_bytes, block_bytes = (160 * MIB, 10 * MIB) if device.type == "cpu" else (512 * MIB, 256 * MIB)
-        most = max(1, min(limit or tokens, tokens, chunk_bytes // (vocab * dtype.itemsize)))
+        row = vocab * dtype.itemsize
+        if device.type == "cpu":
+            # From 256 tokens on, the product gains less than touching fresh memory costs, but for small vocabularies.
+            most, block_bytes = min(160 * MIB // row, max(256, 16 * MIB // row)), 16 * MIB
+        else:
+            most, block_bytes = 512 * MIB // row, 256 * MIB
+        most = max(1, min(limit or tokens, tokens, most))
         chunk = math.ceil(tokens / math.ceil(tokens / most)) if tokens else 1
         block = max(1, block_bytes // (vocab * statistics_dtype(dtype).itemsize))
         return Plan(chunk, min(block, chunk))
