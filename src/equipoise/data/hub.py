@@ -1,67 +1,94 @@
-"""Data sets on the Hugging Face Hub, by name and split; the token is the library's business and never passes here."""
+"""Rows of a data set on the Hugging Face Hub, named `hub:NAME:SPLIT`; the token never passes here."""
 
+import hashlib
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
-from equipoise.config import nearest
+from equipoise.data.jsonl import BadRow, Raw, check_text, shown
+from equipoise.data.rows import FIELDS
 from equipoise.errors import UserError
 
-DOCS = "docs/your-data.md#hub"
+PREFIX = "hub:"
+_SOURCE = re.compile(r"hub:(?P<name>[^:]+)(?::(?P<config>[^:\[\]]+))?:(?P<split>[^:\[\]]+(?:\[[^\[\]]*\])?)")
 
 
-def hub_rows(source: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of `hub:NAME:SPLIT` or `hub:NAME:CONFIG:SPLIT`, as the library hands them out.
+class HubRows:
+    """The rows of `hub:NAME:SPLIT` or `hub:NAME:CONFIG:SPLIT`; SPLIT may be a slice such as `train[:100]`.
+
+    The library takes the token from `HF_TOKEN` or the cached login. A line is the row's number, from 1. After
+    iteration `sha256` is that of the fields that are read.
 
     Raises:
-        UserError: the name is malformed or unknown, the data set is gated, the split is not there, or the Hub is not
-            to be reached.
+        UserError: no such data set, configuration or split, a gated one without access, or no connection.
     """
-    name, config, split = _parts(source)
-    from datasets import load_dataset
 
+    def __init__(self, source: str):
+        match = _SOURCE.fullmatch(source)
+        if match is None:
+            raise UserError(
+                "a data set of the Hub is named hub:NAME:SPLIT", where=source, fix="for example hub:org/name:train"
+            )
+        self.source, self.name, self.config, self.split = source, match["name"], match["config"], match["split"]
+        self.notes: list[str] = []
+        self._digest = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """Of the rows read so far, as hexadecimal digits."""
+        return self._digest.hexdigest()
+
+    def where(self, line: int, field: str = "") -> str:
+        """`source:row:field` for an error."""
+        return f"{self.source}:{line}:{field}" if field else f"{self.source}:{line}"
+
+    def __iter__(self) -> Iterator[Raw]:
+        self._digest = hashlib.sha256()
+        table = self._load()
+        unread = dict.fromkeys(name for name in table.column_names if name not in FIELDS)
+        # images and audio in other columns are never decoded
+        for number, row in enumerate(table.remove_columns(list(unread)), 1):
+            text = json.dumps(row, sort_keys=True, default=str)
+            self._digest.update(text.encode() + b"\n")
+            yield Raw(number, _checked(row, unread), shown(text))
+
+    def _load(self) -> Any:
+        from datasets import load_dataset
+        from datasets.exceptions import DatasetNotFoundError, DatasetsError
+        from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]  its httpx, whichever
+
+        try:
+            return load_dataset(self.name, self.config, split=self.split)
+        except DatasetNotFoundError as error:
+            raise self._refused(gated=" is a gated dataset on the Hub" in str(error)) from None
+        except (ConnectionError, TimeoutError, HTTPError) as error:
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            raise UserError(
+                f"the Hub cannot be reached ({f'HTTP {status}' if status else type(error).__name__}), "
+                f"and {self.name} is not in the cache",
+                where=self.source,
+                fix="check the connection (and HF_HUB_OFFLINE) and try again, or give the rows as a JSONL file",
+            ) from None
+        except (ValueError, RuntimeError, OSError, DatasetsError) as error:
+            raise UserError(
+                f"cannot load the data set: {shown(str(error), 300)}",
+                where=self.source,
+                fix="check name, configuration and split: hub:NAME:CONFIG:SPLIT",
+            ) from None
+
+    def _refused(self, *, gated: bool) -> UserError:
+        what = f"the data set {self.name} is gated"
+        fix = "accept its terms on its page, then set HF_TOKEN or run `hf auth login`"
+        if not gated:
+            what = f"there is no data set {self.name} on the Hub, or it is private"
+            fix = "check the name; for a private one set HF_TOKEN or run `hf auth login`"
+        return UserError(what, where=self.source, fix=fix, docs="docs/troubleshooting.md#gated")
+
+
+def _checked(row: dict[str, Any], unread: dict[str, None]) -> dict[str, Any] | BadRow:
     try:
-        rows = load_dataset(name, config, split=split)
-    except Exception as error:  # the library raises a dozen unrelated types; each is told apart or passed on
-        explained = _explained(error, source, name, split)
-        if explained is None:
-            raise
-        raise explained from error
-    for row in rows:
-        yield dict(row)
-
-
-def _parts(source: str) -> tuple[str, str | None, str]:
-    parts = source.removeprefix("hub:").split(":")
-    if len(parts) not in (2, 3) or not all(parts):
-        raise UserError(
-            f"{source!r} does not name a data set", where=source, fix="write hub:NAME:SPLIT, as in hub:me/updates:train"
-        )
-    return parts[0], parts[1] if len(parts) == 3 else None, parts[-1]
-
-
-def _explained(error: Exception, source: str, name: str, split: str) -> UserError | None:
-    text = f"{error}"
-    if "gated" in text.lower() or "401" in text or "403" in text:
-        return UserError(
-            f"the data set {name} is gated or private",
-            where=source,
-            fix="accept its terms on the Hub, then `hf auth login` or set HF_TOKEN",
-            docs=DOCS,
-        )
-    if isinstance(error, ValueError) and "split" in text.lower():
-        known = text[text.find("[") + 1 : text.rfind("]")].replace("'", "").split(", ") if "[" in text else []
-        guess = nearest(split, known)
-        return UserError(
-            f"the data set has no split {split!r}",
-            where=source,
-            fix=f"did you mean {guess!r}?" if guess else f"its splits: {', '.join(known)}",
-        )
-    if isinstance(error, (ConnectionError, TimeoutError)) or "offline" in text.lower() or "reach" in text.lower():
-        return UserError(
-            f"the Hub cannot be reached, and {name} is not in the cache",
-            where=source,
-            fix="check the network (and HF_HUB_OFFLINE), or give a JSONL file",
-        )
-    if isinstance(error, (FileNotFoundError, ValueError)):
-        return UserError(f"cannot load the data set: {text.splitlines()[0]}", where=source, fix="check its name")
-    return None
+        check_text(row)
+    except BadRow as bad:
+        return bad
+    return row | unread

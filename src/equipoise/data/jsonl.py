@@ -1,30 +1,47 @@
-"""JSON rows that others wrote: read as a stream, parsed strictly, each fault with its line and its reason."""
+"""Strict JSON rows from a JSONL file or a JSON array, one at a time, in bounded memory."""
 
-import codecs
 import hashlib
 import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from equipoise.config import nearest
+from equipoise.data.splitting import ArraySplitter, Piece, UnendedArray, lines
 from equipoise.errors import UserError
 
 MAX_ROW_BYTES = 16 * 2**20
-MAX_ARRAY_BYTES = 2**30
 MAX_DEPTH = 64
-MAX_DIGITS = 308  # a longer integer has no float beside it
-DOCS = "docs/your-data.md#format"
-MAGIC = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"PAR1": "parquet", b"ARROW1": "arrow"}
-# possessive: a long string must not leave a trail to walk back on
-_STRING_OR_BRACKET = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},"]', re.DOTALL)
+MAX_DIGITS = 308  # as many as the largest float has before its point
+CHUNK = 2**20
+DOCS = "docs/your-data.md"
+
+_BOM = b"\xef\xbb\xbf"
+_FORMATS = {
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PAR1": "Parquet",
+    b"ARROW1": "Arrow",
+    b"\xff\xfe\x00\x00": "UTF-32",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+_UTF_16_UNMARKED = re.compile(rb"[\[{]\0[^\0]\0|\0[\[{]\0[^\0]")
+_ARRAY = re.compile(rb"[ \t\r\n]*\[[ \t\r\n]*(?:[{\]]|\Z)")
+# possessive: a string that does not end must not be tried again from every quote in it
+_STRUCTURE = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class BadRow(ValueError):
-    """A row that cannot be used: `field` where one is to blame, and the reason in words."""
+    """This row cannot be used, for `reason`; `field` is where in the row, as far as one is to blame."""
 
     def __init__(self, reason: str, field: str = ""):
         super().__init__(reason)
@@ -32,256 +49,228 @@ class BadRow(ValueError):
 
 
 @dataclass(frozen=True)
-class RawRow:
-    """The bytes of one row and the line it starts in; `torn` if it is the last one and has no newline."""
+class Raw:
+    """A row as it stands: its line (from 1), its object or why there is none, and how it begins."""
 
     line: int
-    data: bytes
-    torn: bool = False
-
-    @property
-    def excerpt(self) -> str:
-        """The beginning, on one line, with nothing in it that could upset a terminal."""
-        text = self.data[:80].decode("utf-8", "backslashreplace").strip()
-        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    values: dict[str, Any] | BadRow
+    excerpt: str
 
 
-@dataclass
-class RowFile:
-    """A JSONL file, or one JSON array, read row by row. The counts are complete once `rows` is used up.
+class JsonRows:
+    """The rows of a JSONL file or of one JSON array; at most `MAX_ROW_BYTES` of it are held at a time.
 
-    Attributes:
-        blank: lines with nothing in them.
-        marked: the file begins with a byte-order mark.
-        array: the rows stand in one JSON array.
+    Lines end at a newline byte and nowhere else. After iteration `sha256` is that of the file, and `notes` says what
+    was passed over.
+
+    Raises:
+        UserError: the file cannot be read, is no UTF-8 text, or is an array that does not end.
     """
 
-    path: Path
-    blank: int = 0
-    marked: bool = False
-    array: bool = False
-    _digest: Any = field(default_factory=hashlib.sha256)
+    def __init__(self, path: Path):
+        self.path = path
+        self.notes: list[str] = []
+        self._digest = hashlib.sha256()
 
     @property
     def sha256(self) -> str:
-        """Of the bytes read so far."""
+        """Of the bytes read so far, as hexadecimal digits."""
         return self._digest.hexdigest()
 
-    def rows(self) -> Iterator[RawRow]:
-        """Yield the rows that are not blank, in order, in bounded memory if they stand on lines.
+    def where(self, line: int, field: str = "") -> str:
+        """`file:line:field` for an error."""
+        return f"{self.path}:{line}:{field}" if field else f"{self.path}:{line}"
 
-        Raises:
-            UserError: the file cannot be read, is empty, compressed or in UTF-16, or is an array that never ends.
-        """
-        with _opened(self.path) as file:
-            head = file.read(4096)
-            self._refuse_other_formats(head)
-            self.marked = head.startswith(codecs.BOM_UTF8)
-            self.array = _is_array(self.path, file, head)
-            file.seek(len(codecs.BOM_UTF8) if self.marked else 0)
-            self._digest.update(codecs.BOM_UTF8 if self.marked else b"")
-            found = 0
-            for row in self._elements(file) if self.array else self._lines(file):
-                found += 1
-                yield row
-        if not found:
-            raise UserError("the file has no rows", where=str(self.path), fix="give one JSON object a line", docs=DOCS)
+    def __iter__(self) -> Iterator[Raw]:
+        self._digest, self.notes, blank = hashlib.sha256(), [], 0
+        with self._opened() as file:
+            try:
+                for piece in self._pieces(file):
+                    if piece.data.strip() in (b"", _BOM):
+                        blank += 1
+                    else:
+                        yield self._row(piece)
+            except OSError as error:
+                raise self._unreadable(error) from None
+        if blank:
+            self.notes.append(f"{blank} blank line{'s' * (blank != 1)} passed over")
 
-    def _refuse_other_formats(self, head: bytes) -> None:
-        kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)
-        if kind:
+    def _opened(self) -> BinaryIO:
+        if self.path.exists() and not self.path.is_file():  # a pipe would wait for ever
+            raise UserError("this is no file", where=str(self.path), fix="give the path of a JSONL file")
+        try:
+            return self.path.open("rb")
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: OSError) -> UserError:
+        fix = "check the path; a relative one starts at the current folder"
+        if isinstance(error, FileNotFoundError) and self.path.parent.is_dir():
+            guess = nearest(self.path.name, [other.name for other in self.path.parent.iterdir()])
+            fix = f"did you mean {self.path.parent / guess}?" if guess else fix
+        return UserError(f"cannot read the data: {error.strerror or error}", where=str(self.path), fix=fix)
+
+    def _pieces(self, file: BinaryIO) -> Iterator[Piece]:
+        head = file.read(4096)
+        self._check_format(head)
+        mark = _BOM if head.startswith(_BOM) else b""
+        self._digest.update(mark)
+        file.seek(len(mark))
+        if not _ARRAY.match(head.removeprefix(mark)):
+            yield from lines(file, MAX_ROW_BYTES, self._digest.update)
+            return
+        splitter = ArraySplitter(MAX_ROW_BYTES)
+        try:
+            while chunk := file.read(CHUNK):
+                self._digest.update(chunk)
+                yield from splitter.feed(chunk)
+            splitter.finish()
+        except UnendedArray as error:
+            fix = "write one array of objects, or one object a line"
+            raise UserError(str(error), where=self.where(error.line), fix=fix, docs=DOCS) from None
+
+    def _check_format(self, head: bytes) -> None:
+        if not head:
+            raise UserError("the file is empty", where=self.where(1), fix="write one JSON object a line", docs=DOCS)
+        name = next((name for magic, name in _FORMATS.items() if head.startswith(magic)), None)
+        if name is None and _UTF_16_UNMARKED.match(head):
+            name = "UTF-16"
+        if name is not None:
+            fix = "save it as UTF-8" if name.startswith("UTF") else "unpack or convert it first"
+            raise UserError(f"this is {name}, not JSON in UTF-8", where=self.where(1), fix=fix, docs=DOCS)
+
+    def _row(self, piece: Piece) -> Raw:
+        data = piece.data.removeprefix(_BOM)
+        excerpt = shown(data[:400].decode("utf-8", "backslashreplace").strip())
+        if piece.too_long:
+            return Raw(piece.line, BadRow(f"longer than {MAX_ROW_BYTES // 2**20} MiB"), excerpt)
+        try:
+            return Raw(piece.line, parse_object(_decoded(data)), excerpt)
+        except BadRow as bad:
+            if piece.torn and bad.reason.startswith(("not JSON", "not UTF-8")):
+                bad = BadRow(f"the last line is cut off ({bad.reason})")
+            return Raw(piece.line, bad, excerpt)
+        except UnicodeDecodeError as error:
+            if piece.torn and error.reason == "unexpected end of data":
+                return Raw(piece.line, BadRow("the last line is cut off within a character"), excerpt)
             raise UserError(
-                f"this is a {kind} file", where=str(self.path), fix="unpack or convert it to JSONL first", docs=DOCS
-            )
-        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or head.count(0) > len(head) / 3:
-            raise UserError(
-                "the file is in UTF-16", where=str(self.path), fix=f"iconv -f utf-16 -t utf-8 {self.path}", docs=DOCS
-            )
-
-    def _lines(self, file: BinaryIO) -> Iterator[RawRow]:
-        number = 0
-        while line := file.readline(MAX_ROW_BYTES + 1):
-            number += 1
-            self._digest.update(line)
-            ended = line.endswith(b"\n")
-            if not ended and len(line) > MAX_ROW_BYTES:
-                ended = self._skip_line(file)
-            if line.strip():
-                yield RawRow(number, line.rstrip(b"\r\n"), torn=not ended)
-            else:
-                self.blank += 1
-
-    def _skip_line(self, file: BinaryIO) -> bool:
-        """Pass over the rest of a line that is too long to hold; tell whether it ended."""
-        while rest := file.readline(MAX_ROW_BYTES):
-            self._digest.update(rest)
-            if rest.endswith(b"\n"):
-                return True
-        return False
-
-    def _elements(self, file: BinaryIO) -> Iterator[RawRow]:
-        if self.path.stat().st_size > MAX_ARRAY_BYTES:
-            raise UserError(
-                "a JSON array of this size cannot be read as a stream", where=str(self.path), fix="write one row a line"
-            )
-        data = file.read()
-        self._digest.update(data)
-        depth, start, line, counted = 0, 0, 1, 0
-        for match in _STRING_OR_BRACKET.finditer(data):
-            token = match[0]
-            if token == b'"':
-                break
-            depth += (token in b"[{") - (token in b"]}")
-            if depth == 1 and token == b"[":
-                start = match.end()
-            elif (depth == 1 and token == b",") or depth == 0:
-                element = data[start : match.start()]
-                lead = start + len(element) - len(element.lstrip())
-                line, counted = line + data.count(b"\n", counted, lead), lead
-                if element.strip():
-                    yield RawRow(line, element.strip())
-                start = match.end()
-            if depth == 0:
-                if data[match.end() :].strip():
-                    break
-                return
-        raise UserError(
-            "the JSON array does not end where the file does",
-            where=f"{self.path}:{line}",
-            fix="mend the array, or write one row a line",
-            docs=DOCS,
-        )
+                f"byte 0x{data[error.start]:02x}, the {error.start + 1}. of the row, is not UTF-8",
+                where=self.where(piece.line),
+                fix="save the file as UTF-8; if it is Latin-1: iconv -f latin1 -t utf-8 OLD > NEW",
+                docs=DOCS,
+            ) from None
 
 
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except FileNotFoundError:
-        there = [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else []
-        guess = nearest(path.name, there)
-        fix = f"did you mean {path.parent / guess}?" if guess else "check the path; relative paths start at this folder"
-        raise UserError("there is no such file", where=str(path), fix=fix) from None
-    except OSError as error:
-        raise UserError(f"cannot read the file: {error.strerror}", where=str(path), fix="give a JSONL file") from None
-
-
-def _is_array(path: Path, file: BinaryIO, head: bytes) -> bool:
-    """Tell one array over the whole file from lines of which the first happens to be an array."""
-    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
-    if not text.startswith(b"["):
-        return False
-    file.seek(len(head) - len(text))
-    line = file.readline(MAX_ROW_BYTES)
-    try:
-        json.loads(line)
-    except (ValueError, RecursionError):
-        return True
-    return not file.read(4096).strip()
-
-
-def parse(row: RawRow, where: str) -> dict[str, Any]:
-    """Parse one row strictly into an object.
+def parse_object(text: str) -> dict[str, Any]:
+    """Parse one JSON object strictly.
 
     Raises:
-        BadRow: it is no single JSON object, or holds something that would not survive: a key twice, NaN, 1e999, an
-            integer without a float beside it, NUL, a lone surrogate, too deep nesting.
-        UserError: the bytes are not UTF-8, so the whole file is in another encoding.
+        BadRow: it is not one JSON object, or it holds a key twice, NaN or an infinity, a number beyond any float, an
+            integer of more than `MAX_DIGITS` digits, a NUL, a lone surrogate, or nesting deeper than `MAX_DEPTH`.
     """
-    if len(row.data) > MAX_ROW_BYTES:
-        raise BadRow(f"longer than {MAX_ROW_BYTES // 2**20} MiB")
-    if b"\0" in row.data:
-        raise BadRow("a NUL byte")
-    text = _decoded(row, where)
-    if _too_deep(row.data):
+    if "\0" in text:
+        raise BadRow("a raw NUL byte")
+    if _too_deep(text):
         raise BadRow(f"nested deeper than {MAX_DEPTH} levels")
     try:
-        value = json.loads(
-            text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float, parse_int=_integer
-        )
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise BadRow(_broken(error, row)) from None
+        raise BadRow(_broken(error)) from None
     if not isinstance(value, dict):
-        raise BadRow(f"{_kind(value)} instead of an object")
-    if "\\u" in text:
-        refuse_unwritable(value)
+        raise BadRow(f"{kind(value)} where an object belongs")
+    if "\\u" in text:  # no other way in for what UTF-8 cannot hold
+        check_text(value)
     return value
 
 
-def _decoded(row: RawRow, where: str) -> str:
+def check_text(value: Any, field: str = "") -> None:
+    """Refuse a NUL or a lone surrogate in any string within `value`.
+
+    Raises:
+        BadRow: naming the field below `field`.
+    """
+    if isinstance(value, str):
+        if "\0" in value:
+            raise BadRow("a NUL character (\\u0000)", field)
+        if _SURROGATE.search(value):
+            raise BadRow("a lone surrogate, which is half a character", field)
+    elif isinstance(value, dict):
+        for key, below in value.items():
+            check_text(key, field)
+            check_text(below, shown(f"{field}.{key}" if field else key))
+    elif isinstance(value, list):
+        for i, below in enumerate(value):
+            check_text(below, f"{field}[{i}]")
+
+
+def kind(value: Any) -> str:
+    """Name the JSON type of a value, with its article."""
+    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)
+
+
+def shown(text: str, limit: int = 80) -> str:
+    """Shorten a text for a message; what is not printable is escaped, so that it cannot upset a terminal."""
+    text = text if len(text) <= limit else text[: limit - 1] + "…"
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def _decoded(data: bytes) -> str:
     try:
-        return row.data.decode("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        if row.torn and error.reason == "unexpected end of data":
-            raise BadRow("the last line is cut off") from None
-        raise UserError(
-            f"byte 0x{row.data[error.start]:02x} is not UTF-8; the file may be in Latin-1 or Windows-1252",
-            where=where,
-            fix="convert it, as in `iconv -f latin1 -t utf-8 OLD > NEW`",
-            docs=DOCS,
-        ) from None
+        try:
+            data.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            raise error from None
+        raise BadRow("a lone surrogate, which is half a character") from None
 
 
-def _too_deep(data: bytes) -> bool:
-    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+def _too_deep(text: str) -> bool:
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
         return False
     depth = 0
-    for match in _STRING_OR_BRACKET.finditer(data):
-        depth += (match[0] in b"[{") - (match[0] in b"]}")
+    for mark in _STRUCTURE.finditer(text):
+        depth += (mark[0] in "[{") - (mark[0] in "]}")
         if depth > MAX_DEPTH:
             return True
     return False
 
 
-def _broken(error: json.JSONDecodeError, row: RawRow) -> str:
-    if error.msg == "Extra data" and error.doc[error.pos :].lstrip().startswith(("{", "[")):
-        return "two objects on one line"
-    if row.torn:
-        return f"the last line is cut off ({error.msg} at column {error.colno})"
-    return f"not JSON: {error.msg} at column {error.colno}"
+def _broken(error: json.JSONDecodeError) -> str:
+    place = f"at character {error.pos + 1}"
+    if error.msg != "Extra data":
+        return f"not JSON: {error.msg[0].lower()}{error.msg[1:].removesuffix(' at')} {place}"
+    if error.doc[error.pos] in "{[":
+        return f"two objects on one line, the second {place}"
+    return f"not JSON: something follows the object {place}"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise BadRow("the key stands twice", twice)
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise BadRow("the key stands twice", shown(twice))
     return made
-
-
-def _constant(name: str) -> NoReturn:
-    raise BadRow(f"{name} is no JSON number")
 
 
 def _float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise BadRow(f"the number {text[:20]} is too large")
+        raise BadRow(f"the number {shown(text, 20)} is beyond any float")
     return value
 
 
 def _integer(text: str) -> int:
-    if len(text) > MAX_DIGITS:
-        raise BadRow(f"an integer of {len(text.lstrip('-'))} digits")
+    digits = len(text.removeprefix("-"))
+    if digits > MAX_DIGITS:
+        raise BadRow(f"an integer of {digits} digits")
     return int(text)
 
 
-def refuse_unwritable(value: Any, at: str = "") -> None:
-    """Raise BadRow for a text that cannot be written again as UTF-8, or that ends early in C."""
-    if isinstance(value, str):
-        if "\0" in value:
-            raise BadRow("a NUL character", at)
-        if any("\ud800" <= char <= "\udfff" for char in value):
-            raise BadRow("a lone surrogate, half of a character", at)
-    elif isinstance(value, list):
-        for below in value:
-            refuse_unwritable(below, at)
-    elif isinstance(value, dict):
-        for key, below in value.items():
-            refuse_unwritable(key, at)
-            refuse_unwritable(below, f"{at}.{key}".lstrip("."))
+def _constant(text: str) -> NoReturn:
+    raise BadRow(f"{text} is no JSON number")
 
 
-def _kind(value: Any) -> str:
-    names = {str: "a string", bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}
-    return "null" if value is None else names[type(value)]
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_int=_integer, parse_constant=_constant)

@@ -1,26 +1,23 @@
-"""From JSONL, a JSON array or a data set on the Hub to examples; a row that is left out is listed with its reason."""
+"""From a JSONL file, a JSON array or a data set on the Hub to examples; every row left out has its line and reason."""
 
-import hashlib
-import json
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from equipoise.config import nearest
-from equipoise.data.jsonl import DOCS, BadRow, RawRow, RowFile, parse, refuse_unwritable
-from equipoise.data.rows import FIELDS, to_example
+from equipoise.data.hub import PREFIX, HubRows
+from equipoise.data.jsonl import DOCS, BadRow, JsonRows, Raw, shown
+from equipoise.data.rows import FIELDS, Draft, parse_row
 from equipoise.errors import UserError
-from equipoise.records import Example
+from equipoise.records import Example, Message
 
-HUB = "hub:"
-SHOWN = 5
+LISTED = 5
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A row that was left out: where, which field, why, and how it begins."""
+    """A row that was left out: its line (from 1), the field if one is to blame, why, and how it begins."""
 
     line: int
     field: str
@@ -30,7 +27,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What was read: examples in order, rows left out, remarks, and the hash of the source's content."""
+    """What came of a source: usable rows in order, the others, remarks, and the hash of its content."""
 
     examples: list[Example]
     dropped: list[Dropped]
@@ -39,141 +36,140 @@ class Loaded:
 
 
 def load_examples(source: str | Path, *, max_bad_share: float = 0.05) -> Loaded:
-    """Read examples from a JSONL file (or one JSON array) or from `hub:NAME:SPLIT`.
+    """Read rows with `prompt` and `completion`, or `messages`, and optionally `id`, `old`, `rephrasings` and `meta`.
 
-    A row has `prompt` and `completion` (texts, or lists of messages) or `messages`; `id`, `old`, `rephrasings` and
-    `meta` are optional, other fields are named in the notes and ignored.
+    A row that cannot be used is dropped and listed. One without an id is named after its line (`row-000001`), and
+    `meta["source"]` says where each one stands.
 
     Args:
-        max_bad_share: the share of rows that may be left out, in [0, 1].
+        source: the path of a JSONL file or of one JSON array, or `hub:NAME:SPLIT`.
+        max_bad_share: the share of dropped rows, from 0 to 1, above which the whole source is refused.
 
     Raises:
-        UserError: the source cannot be read, one id has two texts, no row is usable, or too many are not.
+        UserError: the source cannot be read, has no usable row or too many bad ones, or one id names two texts.
     """
-    gathered = _Gathered(str(source))
-    if str(source).startswith(HUB):
-        from equipoise.data.hub import hub_rows
-
-        digest = hashlib.sha256()
-        for number, row in enumerate(hub_rows(str(source)), 1):
-            text = json.dumps(row, ensure_ascii=False, sort_keys=True, default=str).encode("utf-8", "backslashreplace")
-            digest.update(text + b"\n")
-            gathered.take(RawRow(number, text), row)
-        sha256 = digest.hexdigest()
-    else:
-        file = RowFile(Path(source))
-        for raw in file.rows():
-            gathered.take(raw)
-        sha256 = file.sha256
-        gathered.notes += _remarks(file)
-    return gathered.result(max_bad_share, sha256)
-
-
-def _remarks(file: RowFile) -> Iterator[str]:
-    if file.marked:
-        yield "the file begins with a byte-order mark, which was passed over"
-    if file.array:
-        yield "the rows stand in one JSON array"
-    if file.blank:
-        yield f"{file.blank} blank lines were passed over"
-
-
-@dataclass
-class _Gathered:
-    source: str
-    examples: list[Example] = field(default_factory=list)
-    dropped: list[Dropped] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    unknown: Counter[str] = field(default_factory=Counter)
-    by_id: dict[str, tuple[int, str]] = field(default_factory=dict)
-    by_text: dict[str, int] = field(default_factory=dict)
-
-    def take(self, raw: RawRow, row: dict[str, Any] | None = None) -> None:
-        """Turn one row into an example, or note why not."""
-        try:
-            values = parse(raw, f"{self.source}:{raw.line}") if row is None else row
-            if row is not None:
-                refuse_unwritable(row)
-            example = to_example(values, f"row-{raw.line}")
-            self._refuse_repetition(example, raw.line)
-        except BadRow as bad:
-            self.dropped.append(Dropped(raw.line, bad.field, bad.reason, raw.excerpt))
-            return
-        self.unknown.update(name for name in values if name not in FIELDS)
-        self.examples.append(example)
-
-    def _refuse_repetition(self, example: Example, line: int) -> None:
-        text = _fingerprint(example)
-        if example.id in self.by_id:
-            first, other = self.by_id[example.id]
-            if other != text:
-                raise UserError(
-                    f"the id {example.id!r} stands for two texts, here and in line {first}",
-                    where=f"{self.source}:{line}:id",
-                    fix="give each row an id of its own, or leave `id` out",
-                    docs=DOCS,
-                )
-        if text in self.by_text:
-            raise BadRow(f"the same as line {self.by_text[text]}")
-        self.by_id[example.id] = (line, text)
-        self.by_text[text] = line
-
-    def result(self, max_bad_share: float, sha256: str) -> Loaded:
-        """Refuse too many bad rows; else hand over what was gathered."""
-        total = len(self.examples) + len(self.dropped)
-        share = len(self.dropped) / total if total else 1.0
-        if not self.examples or share > max_bad_share:
-            raise self._too_many(total, share, max_bad_share)
-        for name, count in self.unknown.items():
-            guess = nearest(name, FIELDS)
-            hint = f"; did you mean {guess!r}?" if guess else ""
-            self.notes.append(f"unknown field {name!r} in {count} rows, ignored{hint}")
-        return Loaded(self.examples, self.dropped, self.notes, sha256)
-
-    def _too_many(self, total: int, share: float, allowed: float) -> UserError:
-        if not self.dropped:
-            return UserError("there are no rows", where=self.source, fix="give at least one row", docs=DOCS)
-        listed = [
-            f"\n    line {bad.line}{bad.field and ', ' + bad.field}: {bad.reason}: {bad.excerpt}"
-            for bad in self.dropped[:SHOWN]
-        ]
-        more = f"\n    and {len(self.dropped) - SHOWN} more" if len(self.dropped) > SHOWN else ""
-        first = self.dropped[0]
-        return UserError(
-            f"{len(self.dropped)} of {total} rows ({share:.1%}) cannot be used, more than the {allowed:.1%} allowed:"
-            + "".join(listed)
-            + more,
-            where=f"{self.source}:{first.line}" + (f":{first.field}" if first.field else ""),
-            fix="mend the rows, or raise data.max_bad_share to leave them out",
-            docs=DOCS,
-        )
-
-
-def _fingerprint(example: Example) -> str:
-    """Identify what a row says, apart from its id."""
-    said = example.model_dump(exclude={"id", "meta"})
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    name = str(source)
+    rows = HubRows(name) if name.startswith(PREFIX) else JsonRows(Path(name).expanduser())
+    gathered = _Gathered(rows)
+    for raw in rows:
+        gathered.take(raw)
+    gathered.check(max_bad_share)
+    return Loaded(gathered.examples(), gathered.dropped, rows.notes + gathered.notes(), rows.sha256)
 
 
 def check_disjoint(train: Iterable[Example], test: Iterable[Example]) -> None:
-    """Make sure that no question of `test`, in any phrasing, is trained on. White space does not tell two apart.
+    """Refuse an example that stands in both: the same question, whatever its id, spacing or answer.
+
+    A held-out rephrasing is a question of its row. System messages do not tell two questions apart.
 
     Raises:
-        UserError: one is; both rows are named.
+        UserError: naming the first such pair.
     """
-    trained = {_question(row, row.prompt): row.id for row in train}
-    for row in test:
-        for phrasing in (row.prompt, *row.rephrasings):
-            twin = trained.get(_question(row, phrasing))
-            if twin is not None:
+    asked = {question: example for example in train for question in _questions(example)}
+    for example in test:
+        twin = next((asked[question] for question in _questions(example) if question in asked), None)
+        if twin is not None:
+            raise UserError(
+                f"the same question stands in both sets, as {shown(twin.id)!r} and as {shown(example.id)!r}: "
+                f"{shown(example.prompt)}",
+                where=f"{_place(twin)} and {_place(example)}",
+                fix="remove it from one of the two",
+                docs=DOCS,
+            )
+
+
+def _questions(example: Example) -> list[tuple[str, ...]]:
+    before = [_plain(message.content) for message in example.messages[:-2] if message.role != "system"]
+    return [(*before, _plain(question)) for question in (example.prompt, *example.rephrasings)]
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _place(example: Example) -> str:
+    return str(example.meta.get("source", example.id))
+
+
+class _Gathered:
+    """The rows so far, with what is needed to know a text or an id again."""
+
+    def __init__(self, rows: JsonRows | HubRows):
+        self.rows = rows
+        self.drafts: list[tuple[int, Draft]] = []
+        self.dropped: list[Dropped] = []
+        self.texts: dict[tuple[tuple[str, str], ...], int] = {}
+        self.ids: dict[str, tuple[int, list[Message]]] = {}
+        self.unknown: dict[str, list[int]] = {}
+
+    def take(self, raw: Raw) -> None:
+        """Keep a row, or drop it with its reason."""
+        try:
+            if isinstance(raw.values, BadRow):
+                raise raw.values
+            draft = parse_row(raw.values)
+            self._check_new(raw.line, draft)
+        except BadRow as bad:
+            self.dropped.append(Dropped(raw.line, bad.field, bad.reason, raw.excerpt))
+            return
+        self.drafts.append((raw.line, draft))
+        for name in dict.fromkeys(draft.unknown):
+            self.unknown.setdefault(name, []).append(raw.line)
+
+    def _check_new(self, line: int, draft: Draft) -> None:
+        if draft.id is not None:
+            first, messages = self.ids.setdefault(draft.id, (line, draft.messages))
+            if messages != draft.messages:
                 raise UserError(
-                    f"the same question is in training (id {twin!r}) and in the rows to test (id {row.id!r})",
-                    where=f"{row.id}:prompt",
-                    fix="remove it from one of the two files",
+                    f"the id {shown(draft.id)!r} names two different texts; the other is in line {first}",
+                    where=self.rows.where(line, "id"),
+                    fix="give each text an id of its own, or leave the ids out",
                     docs=DOCS,
                 )
+        text = tuple((message.role, message.content) for message in draft.messages)
+        first = self.texts.setdefault(text, line)
+        if first != line:
+            raise BadRow(f"the same text as line {first}")
 
+    def check(self, max_bad_share: float) -> None:
+        """Refuse a source without usable rows, or with too many bad ones."""
+        bad, total = len(self.dropped), len(self.dropped) + len(self.drafts)
+        if total == 0:
+            fix = "write one JSON object a line"
+            raise UserError("there are no rows", where=self.rows.where(1), fix=fix, docs=DOCS)
+        if self.drafts and bad <= max_bad_share * total:
+            return
+        listed = [f"  {self.rows.where(row.line, row.field)}: {row.reason}" for row in self.dropped[:LISTED]]
+        more = [f"  and {bad - LISTED} more"] if bad > LISTED else []
+        allowed = f" ({bad / total:.1%}; {max_bad_share:.1%} are allowed)" if self.drafts else ""
+        raise UserError(
+            "\n".join([f"{bad} of {total} rows cannot be used{allowed}", *listed, *more]),
+            where=self.rows.where(self.dropped[0].line, self.dropped[0].field),
+            fix="mend these rows, or raise data.max_bad_share to leave them out" if self.drafts else "mend these rows",
+            docs="docs/your-data.md#dropped-rows",
+        )
 
-def _question(row: Example, prompt: str) -> tuple[str, ...]:
-    before = [f"{message.role}: {message.content}" for message in row.messages[:-2]]
-    return tuple(" ".join(text.split()) for text in (*before, prompt))
+    def examples(self) -> list[Example]:
+        """Every kept row, with an id."""
+        return [self._example(line, draft) for line, draft in self.drafts]
+
+    def _example(self, line: int, draft: Draft) -> Example:
+        name = draft.id or f"row-{line:06d}"
+        while draft.id is None and name in self.ids:
+            name += "'"
+        return Example(
+            id=name,
+            messages=draft.messages,
+            old=draft.old,
+            rephrasings=draft.rephrasings,
+            meta=draft.meta | {"source": self.rows.where(line)},
+        )
+
+    def notes(self) -> list[str]:
+        """Say once for each unknown field where it stands, and what may have been meant."""
+        notes = []
+        for name, lines in self.unknown.items():
+            guess = nearest(name, FIELDS)
+            rows = f"{len(lines)} rows, first in line {lines[0]}" if len(lines) > 1 else f"line {lines[0]}"
+            notes.append(f"unknown field {name!r} ignored in {rows}" + (f"; did you mean {guess!r}?" if guess else ""))
+        return notes

@@ -1,116 +1,133 @@
-"""From one parsed row to one example; what is wrong with a row is said by field."""
+"""From the fields of one row to a conversation: which fields there are, and what each must hold."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from equipoise.config import nearest
-from equipoise.data.jsonl import BadRow
-from equipoise.records import Example, Message
+from equipoise.data.jsonl import BadRow, kind, shown
+from equipoise.records import Message
 
-FIELDS = ("id", "prompt", "completion", "messages", "old", "rephrasings", "meta")
-ROLES = ("system", "user", "assistant")
+FIELDS = ("prompt", "completion", "messages", "id", "old", "rephrasings", "meta")
+Role = Literal["system", "user", "assistant"]
+ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 
 
-def to_example(row: dict[str, Any], name: str) -> Example:
-    """Build the example that a row describes; `name` is its id if it has none.
+@dataclass(frozen=True)
+class Draft:
+    """What a row says, before it has an id for certain; `unknown` are the names of fields that nobody reads."""
+
+    id: str | None
+    messages: list[Message]
+    old: str | None
+    rephrasings: list[str]
+    meta: dict[str, Any]
+    unknown: list[str]
+
+
+def parse_row(values: dict[str, Any]) -> Draft:
+    """Read `prompt` and `completion` (texts, or lists of messages) or `messages`, and the optional fields.
+
+    Null in an optional field means that it is not there: tables write it so.
 
     Raises:
-        BadRow: a field is missing, null, of the wrong type or empty, or the conversation does not end in an answer.
+        BadRow: a field is missing, null where needed, of the wrong type or empty, the conversation does not end in a
+            question and its answer, `old` is the answer itself, or a rephrasing is the question itself.
     """
-    messages = _conversation(row)
+    unknown = [shown(name) for name in values if name not in FIELDS]
+    messages = _conversation(values, unknown)
+    in_turns = values.get("messages") is not None
     if [message.role for message in messages[-2:]] != ["user", "assistant"]:
-        raise BadRow("must end in the user's question and the assistant's answer", "messages")
-    answer = "completion" if "completion" in row else "messages"
-    if not messages[-1].content.strip():
-        raise BadRow("the answer is empty", answer)
-    if not messages[-2].content.strip():
-        raise BadRow("the question is empty", "prompt" if answer == "completion" else "messages")
-    rephrasings = _rephrasings(row)
-    if any(text.split() == messages[-2].content.split() for text in rephrasings):
-        raise BadRow("a phrasing held out for testing is the one that is trained on", "rephrasings")
-    return Example(
-        id=_id(row, name),
-        messages=messages,
-        old=_old(row),
-        rephrasings=rephrasings,
-        meta=_optional(row, "meta", dict, {}),
-    )
+        field = "messages" if in_turns else "completion"
+        raise BadRow("the conversation must end in the user's question and the assistant's answer", field)
+    question, answer = messages[-2].content, messages[-1].content
+    if not question.strip():
+        raise BadRow("the question is empty", "messages" if in_turns else "prompt")
+    if not answer.strip():
+        raise BadRow("the answer is empty", "messages" if in_turns else "completion")
+    old = _optional(values, "old", str)
+    if old is not None and not old.strip():
+        raise BadRow("empty; leave the field out", "old")
+    if old is not None and old.strip() == answer.strip():
+        raise BadRow("the outdated answer is the answer itself", "old")
+    return Draft(_id(values), messages, old, _rephrasings(values, question), _meta(values), unknown)
 
 
-def _conversation(row: dict[str, Any]) -> list[Message]:
-    if "messages" in row and ("prompt" in row or "completion" in row):
-        raise BadRow("give either messages, or prompt and completion", "messages")
-    if "messages" in row:
-        return _messages(row["messages"], "messages")
-    made = []
-    for field, role in (("prompt", "user"), ("completion", "assistant")):
-        value = _required(row, field)
-        made += _messages([{"role": role, "content": value}] if isinstance(value, str) else value, field)
-    return made
+def _conversation(values: dict[str, Any], unknown: list[str]) -> list[Message]:
+    if values.get("messages") is None:
+        messages = []
+        for name, role in (("prompt", "user"), ("completion", "assistant")):
+            said = _required(values, name, "", (str, list))
+            messages += [Message(role=ROLES[role], content=said)] if isinstance(said, str) else _turns(said, name, [])
+        return messages
+    for name in ("prompt", "completion"):
+        if values.get(name) is not None:
+            raise BadRow("stands beside `messages`; a row has the one or the other", name)
+    return _turns(_required(values, "messages", "", (list,)), "messages", unknown)
 
 
-def _messages(value: Any, field: str) -> list[Message]:
-    if value is None:
-        raise BadRow("is null", field)
-    if not isinstance(value, list):
-        raise BadRow(f"must be a text or a list of messages, not {_type(value)}", field)
-    return [_message(message, f"{field}[{i}]") for i, message in enumerate(value)]
+def _turns(values: list[Any], within: str, unknown: list[str]) -> list[Message]:
+    return [_message(value, f"{within}[{i}]", unknown) for i, value in enumerate(values)]
 
 
-def _message(value: Any, field: str) -> Message:
+def _message(value: Any, within: str, unknown: list[str]) -> Message:
     if not isinstance(value, dict):
-        raise BadRow(f"must be an object with role and content, not {_type(value)}", field)
-    role, content = _required(value, "role", field), _required(value, "content", field)
+        raise BadRow(f"{kind(value)} where a message with role and content belongs", within)
+    role, content = _required(value, "role", within, (str,)), _required(value, "content", within, (str,))
     if role not in ROLES:
-        raise BadRow(f"the role {role!r} is none of {', '.join(ROLES)}", f"{field}.role")
-    if not isinstance(content, str):
-        raise BadRow(f"must be a text, not {_type(content)}", f"{field}.content")
-    return Message.model_validate({"role": role, "content": content})
+        guess = nearest(role, ROLES)
+        hint = f"did you mean {guess!r}?" if guess else f"known: {', '.join(ROLES)}"
+        raise BadRow(f"unknown role {shown(role, 30)!r}; {hint}", f"{within}.role")
+    unknown += [f"messages[].{shown(key)}" for key in value if key not in ("role", "content")]
+    return Message(role=ROLES[role], content=content)
 
 
-def _required(row: dict[str, Any], name: str, inside: str = "") -> Any:
-    field = f"{inside}.{name}" if inside else name
-    if name not in row:
-        guess = nearest(name, row)
-        raise BadRow("is missing" + (f"; is it {guess!r}?" if guess else ""), field)
-    if row[name] is None:
-        raise BadRow("is null", field)
-    return row[name]
+def _required(values: dict[str, Any], name: str, within: str, kinds: tuple[type, ...]) -> Any:
+    field = f"{within}.{name}" if within else name
+    if name not in values:
+        guess = nearest(name, values)
+        others = ", ".join(shown(key, 30) for key in list(values)[:8]) or "no field"
+        raise BadRow(f"missing; did you mean {shown(guess)!r}?" if guess else f"missing; the row has {others}", field)
+    if not isinstance(values[name], kinds):
+        raise BadRow(f"{kind(values[name])} where {' or '.join(kind(k()) for k in kinds)} belongs", field)
+    return values[name]
 
 
-def _optional(row: dict[str, Any], name: str, kind: type, default: Any) -> Any:
-    value = row.get(name)
-    if value is None:  # tables on the Hub write null for a field that a row does not have
-        return default
-    if not isinstance(value, kind):
-        raise BadRow(f"must be {_NAMES[kind]}, not {_type(value)}", name)
-    return value
+def _optional(values: dict[str, Any], name: str, wanted: type) -> Any:
+    return None if values.get(name) is None else _required(values, name, "", (wanted,))
 
 
-def _id(row: dict[str, Any], name: str) -> str:
-    value = row.get("id")
+def _id(values: dict[str, Any]) -> str | None:
+    value = values.get("id")
     if value is None:
-        return name
+        return None
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise BadRow(f"must be a text or a whole number, not {_type(value)}", "id")
+        raise BadRow(f"{kind(value)} where a string or a whole number belongs", "id")
     if not str(value).strip():
-        raise BadRow("is empty", "id")
+        raise BadRow("empty; leave the field out", "id")
     return str(value)
 
 
-def _old(row: dict[str, Any]) -> str | None:
-    old = _optional(row, "old", str, None)
-    return old if old is not None and old.strip() else None
-
-
-def _rephrasings(row: dict[str, Any]) -> list[str]:
-    texts = _optional(row, "rephrasings", list, [])
-    if not all(isinstance(text, str) and text.strip() for text in texts):
-        raise BadRow("must be a list of texts that are not empty", "rephrasings")
+def _rephrasings(values: dict[str, Any], question: str) -> list[str]:
+    texts = _texts(_optional(values, "rephrasings", list) or [], "rephrasings")
+    for i, text in enumerate(texts):
+        if text.split() == question.split():
+            raise BadRow("is the question itself, so it is not held out", f"rephrasings[{i}]")
     return texts
 
 
-_NAMES = {str: "a text", bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}
+def _meta(values: dict[str, Any]) -> dict[str, Any]:
+    """Check the two entries that evaluation reads: `accepted`, other right answers, and `unit_tests`."""
+    meta = _optional(values, "meta", dict) or {}
+    _texts(_required(meta, "accepted", "meta", (list,)) if "accepted" in meta else [], "meta.accepted")
+    if "unit_tests" in meta:
+        _required(meta, "unit_tests", "meta", (str,))
+    return dict(meta)
 
 
-def _type(value: Any) -> str:
-    return "null" if value is None else _NAMES.get(type(value), type(value).__name__)
+def _texts(values: list[Any], within: str) -> list[str]:
+    for i, text in enumerate(values):
+        if not isinstance(text, str):
+            raise BadRow(f"{kind(text)} where a string belongs", f"{within}[{i}]")
+        if not text.strip():
+            raise BadRow("empty", f"{within}[{i}]")
+    return list(values)
