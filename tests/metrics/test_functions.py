@@ -82,6 +82,12 @@ def test_another_body_other_code_or_prose_is_wrong(wrong):
         ("return [t := v for _ in v], t", "return [u := v for _ in v], u", 1.0),
         ("return [len(x) for len in v]", "return [len(x) for y in v]", 0.0),
         ("class A:\n        x = v\n    return A.x", "class A:\n        y = v\n    return A.y", 0.0),
+        (
+            "x = y = v\n    def g():\n        nonlocal x\n        x = 1\n    g()\n    return x",
+            "x = y = v\n    def g():\n        nonlocal y\n        y = 1\n    g()\n    return x",
+            0.0,
+        ),
+        ("import math as m\n    m = m.pi\n    return m", "import math as m\n    k = k.pi\n    return k", 0.0),
         ("t: int = v\n    return t", "u = v\n    return u", 1.0),
         ("return len(v)", "return sum(v)", 0.0),
     ],

@@ -51,6 +51,7 @@ def test_it_sees_no_input_no_environment_and_an_empty_folder_of_its_own(monkeypa
     look = "import os, sys\nnames = os.listdir('.')\nsaid = sys.stdin.read()\nenvironment = dict(os.environ)"
     tests = "assert 'mine.txt' not in names\nassert said == ''\nassert 'HF_TOKEN' not in environment"
     assert run_unit_tests(look, tests)
+    assert run_unit_tests("import sys\nisolated = sys.flags.isolated", "assert isolated")
     assert run_unit_tests("open('left.txt', 'w').write('x')", "assert True")
     assert not (tmp_path / "left.txt").exists()
 

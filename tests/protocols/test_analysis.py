@@ -113,6 +113,16 @@ def test_a_difference_in_favour_supports_h1():
     assert "corrected more items than" in h1["sentence"]
 
 
+def test_what_is_significant_alone_but_not_in_the_family_is_open():
+    gains = [0.02, 0.06, 0.10, 0.00, 0.04]  # t(4) = 2.56, one-sided p = 0.031; twice that in a family of two
+    table = _results({"sft": {"correction": [0.5] * 5}, "eaft": {"correction": [0.5] * 5}})
+    h = _by_id(analyze(table + _results({"r-eaft": {"correction": [0.5 + gain for gain in gains]}})))
+    for row in (h["H1"], h["H3"]):
+        assert row["p"] == pytest.approx(0.0314, abs=0.0001)
+        assert row["p_holm"] == pytest.approx(0.0628, abs=0.0001)
+        assert row["verdict"] == "undecided"
+
+
 def test_a_difference_that_may_be_chance_is_open():
     table = _results({"sft": {"correction": [0.70, 0.80, 0.60]}, "r-eaft": {"correction": [0.75, 0.70, 0.70]}})
     assert _by_id(analyze(table))["H1"]["verdict"] == "undecided"
@@ -270,11 +280,12 @@ def test_safety_is_measured_against_the_untrained_model():
 
 
 def test_exactly_the_threshold_passes():
-    values = {"r-eaft": SAFE | {"retention": [0.76, 0.76, 0.76]}}
-    found = analyze(_results(values, untrained={"retention": 0.8}))
-    assert _check(found, "r-eaft", "retention")["passed"] is True
-    assert _check(found, "r-eaft", "forgetting")["passed"] is True
-    assert _check(found, "r-eaft", "variance")["passed"] is None
+    # 95/400 over 100/400 is 0.9499999999999998 in floating point, and 1 - 0.76/0.8 is above 0.05
+    for kept, before in ((95 / 400, 100 / 400), (0.76, 0.8)):
+        found = analyze(_results({"r-eaft": SAFE | {"retention": [kept] * 3}}, untrained={"retention": before}))
+        assert _check(found, "r-eaft", "retention")["passed"] is True
+        assert _check(found, "r-eaft", "forgetting")["passed"] is True
+        assert _check(found, "r-eaft", "variance")["passed"] is None
 
 
 def test_without_the_untrained_model_a_failure_is_open_not_proved():

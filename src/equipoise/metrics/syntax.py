@@ -54,11 +54,11 @@ def comments(code: str) -> list[str]:
 
 
 class SortKeywords(ast.NodeTransformer):
-    """Put keyword arguments of calls into one order (`**mappings` last, as they came); drop the `u` of u-strings."""
+    """Put keyword arguments of calls into one order (`**mappings` first, as they came); drop the `u` of u-strings."""
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
-        node.keywords.sort(key=lambda keyword: (keyword.arg is None, keyword.arg or ""))
+        node.keywords.sort(key=lambda keyword: keyword.arg or "")
         return node
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
