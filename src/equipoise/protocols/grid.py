@@ -8,6 +8,7 @@ from typing import Any
 
 from equipoise.console import progress, say
 from equipoise.models.loading import Loaded, load_model
+from equipoise.objectives.weighting import weighting
 from equipoise.pipelines.knowledge_update import (
     UNTRAINED,
     KnowledgeData,
@@ -47,6 +48,8 @@ def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the folder holds another recipe or other data, or an input is at fault.
     """
+    for arm in recipe.arms.values():
+        weighting(arm.name, **arm.params)  # a mistake in the last arm shows now, not after hours
     data = load_data(recipe.data)
     run = Run.open_or_create(folder, recipe, data_hashes=data.hashes, seed=recipe.seed, device=recipe.model.device)
     with run.journal("cells.jsonl", key=lambda row: row["cell"]) as journal:

@@ -11,6 +11,7 @@ from equipoise.journal import write_jsonl
 from equipoise.models.settings import ModelSettings
 from equipoise.pipelines.settings import KnowledgeUpdateRecipe, ProtocolRecipe
 from equipoise.report.build import build_report
+from equipoise.runs import Run
 
 
 def run_recipe(recipe: str, overrides: list[str], out: Path | None, *, dry_run: bool = False) -> Path | None:
@@ -25,7 +26,7 @@ def run_recipe(recipe: str, overrides: list[str], out: Path | None, *, dry_run: 
         return None
     from equipoise.protocols.grid import run_protocol
 
-    folder = out or Path("runs") / settings.name
+    folder = out or Run.named(Path("runs"), settings.name)
     analysis = run_protocol(settings, folder)
     show(analysis)
     page = build_report(folder)
