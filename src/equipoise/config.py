@@ -1,15 +1,23 @@
 """Strict YAML into pydantic: unknown keys are errors with the nearest known one, and every error knows its line."""
 
 import difflib
+import math
 import re
-from collections.abc import Iterable
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from equipoise.errors import UserError
+
+Keys = tuple[str | int, ...]
+MAX_BYTES = 2**20  # a recipe is a page; what is larger was meant as something else
+
+
+# ---- schema
 
 
 class Section(BaseModel):
@@ -17,109 +25,184 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
-    @model_validator(mode="before")
+    @field_validator("*", mode="before")
     @classmethod
-    def _no_bool_for_number(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            for name, value in values.items():
-                field = cls.model_fields.get(name)
-                if isinstance(value, bool) and field is not None and _wants_number(field.annotation):
-                    raise ValueError(f"{name} must be a number, not {str(value).lower()}")
-        return values
+    def _plain_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.field_name and (problem := _misplaced(value, cls.model_fields[info.field_name].annotation)):
+            raise ValueError(problem)
+        return value
 
 
-def _wants_number(annotation: Any) -> bool:
-    kinds = {annotation, *get_args(annotation)}
-    return bool(kinds & {int, float}) and bool not in kinds
+def _misplaced(value: Any, kind: Any) -> str | None:
+    """Say what pydantic would let pass: a boolean as 0 or 1, and numbers of untyped fields that are not finite."""
+    kinds = _unpacked(kind)
+    if isinstance(value, bool):
+        return "must be a number, not true or false" if kinds & {int, float} and bool not in kinds else None
+    if isinstance(value, float):
+        return "must hold finite numbers" if Any in kinds and not math.isfinite(value) else None
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    inner = [get_args(k)[-1] for k in kinds if get_origin(k) in (list, tuple, set, dict)] or list(kinds & {Any})
+    return next((problem for item in items for k in inner if (problem := _misplaced(item, k))), None)
+
+
+def _unpacked(kind: Any) -> set[Any]:
+    """The members of a union, or the type itself; literals are none of our business."""
+    if get_origin(kind) in (list, tuple, set, dict) or not get_args(kind):
+        return {kind}
+    return {found for part in get_args(kind) if not isinstance(part, str | int) for found in _unpacked(part)}
+
+
+# ---- YAML
 
 
 class Located(dict[str, Any]):
-    """A mapping from YAML that remembers the line of each key."""
+    """A mapping read from YAML; `lines` gives the line of each value by its path, as in `("arms", "sft", "name")`."""
 
-    def __init__(self, values: dict[str, Any], lines: dict[str, int]):
-        super().__init__(values)
-        self.lines = lines
+    lines: dict[Keys, int]
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2 numbers (`1e-5`), and without duplicate keys."""
+    """Plain data alone, with the scalars of YAML 1.2: `1e-5` is a number, `no` and `2024-01-01` are text."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event: Any = self.peek_event()
+        if self.check_event(yaml.AliasEvent) or event.anchor is not None:
+            raise _Refused("anchors and aliases (& and *) are not read in a recipe", event, "write the value out")
+        if event.tag not in (None, "!"):
+            raise _Refused(f"the tag {event.tag} is not read in a recipe", event, "write plain data; quote a text")
+        return super().compose_node(parent, index)
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, rule) for tag, rule in rules if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")]
-    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d+(?:[eE][-+]?\d+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+class _Refused(Exception):
+    def __init__(self, what: str, at: Any, fix: str, field: str = ""):
+        super().__init__(what)
+        self.line, self.fix, self.field = at.start_mark.line + 1, fix, field
+
+
+_SCALARS = {
+    "null": (r"~|null|Null|NULL|", "~nN\0"),
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
     ),
-    list("-+0123456789."),
-)
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> Located:
-    values: dict[str, Any] = {}
-    lines: dict[str, int] = {}
-    for key_node, value_node in node.value:
-        key, line = loader.construct_object(key_node, deep=True), key_node.start_mark.line + 1
-        if not isinstance(key, str):
-            raise UserError(
-                f"the key {key!r} is not a string", where=f"{key_node.start_mark.name}:{line}", fix="quote it"
-            )
-        if key in values:
-            raise UserError(
-                f"the key {key!r} stands twice",
-                where=f"{key_node.start_mark.name}:{line}:{key}",
-                fix=f"remove one; the other is in line {lines[key]}",
-            )
-        values[key], lines[key] = loader.construct_object(value_node, deep=True), line
-    return Located(values, lines)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+}
+for _name, (_pattern, _first) in _SCALARS.items():
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$"), ["" if c == "\0" else c for c in _first]
+    )
 
 
 def load_yaml(source: Path | str, *, name: str | None = None) -> Located:
     """Read one YAML mapping from a file (Path) or from text; nothing but plain data is built.
 
     Raises:
-        UserError: the file cannot be read, is no YAML mapping, repeats a key or uses a tag that builds objects.
+        UserError: the file cannot be read, is no YAML mapping, repeats a key, or has anchors or tags.
     """
     name = name or (str(source) if isinstance(source, Path) else "text")
-    text = _read(source) if isinstance(source, Path) else source
-    loaded = _parse(text, name)
-    if not isinstance(loaded, Located):
-        raise UserError("a recipe is a YAML mapping of keys to values", where=name)
-    return loaded
+    lines: dict[Keys, int] = {}
+    values = _parse(_read(source) if isinstance(source, Path) else source, name, lines)
+    if not isinstance(values, dict):
+        raise UserError("a recipe is a YAML mapping of keys to values", where=name, fix="write key: value lines")
+    located = Located(values)
+    located.lines = lines
+    return located
 
 
 def _read(path: Path) -> str:
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError("this is too large to be a recipe", where=str(path), fix="give a YAML file of settings")
         return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the recipe: {error}", where=str(path), fix="give a UTF-8 YAML file") from None
+    except OSError as error:
+        raise UserError(f"cannot read the recipe: {error.strerror}", where=str(path)) from None
+    except UnicodeDecodeError:
+        raise UserError("the recipe is not UTF-8 text", where=str(path), fix="save it as UTF-8") from None
 
 
-def _parse(text: str, name: str) -> Any:
-    loader = _Loader(text)
-    loader.name = name
+def _parse(text: str, name: str, lines: dict[Keys, int] | None) -> Any:
+    """Read one document; `lines` takes the line of each value, and None stands for a text of one line."""
+
+    def at(line: int) -> str:
+        return f"{name}:{line}" if lines is not None else name
+
     try:
-        return loader.get_single_data()
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            return None if node is None else _built(node, (), {} if lines is None else lines)
+        finally:
+            loader.dispose()
+    except _Refused as error:
+        where = ":".join([at(error.line), *filter(None, [error.field])])
+        raise UserError(str(error), where=where, fix=error.fix) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = f"{name}:{mark.line + 1}" if mark else name
-        raise UserError(f"not readable as YAML: {error.problem}", where=where, fix="plain YAML data only") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"not readable as YAML: {error}", where=name) from None
-    finally:
-        loader.dispose()
+        raise UserError(
+            f"not readable as YAML: {error.problem or error.context}",
+            where=at(mark.line + 1) if mark else name,
+            fix="look at this line: a text with : # @ ` or brackets needs quotes, and only spaces indent",
+        ) from None
+    except RecursionError:
+        raise UserError("not readable as YAML: it is nested too deeply", where=name) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"not readable as YAML: {str(error).splitlines()[0]}", where=name) from None
+
+
+def _built(node: yaml.Node, path: Keys, lines: dict[Keys, int]) -> Any:
+    lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.SequenceNode):
+        return [_built(item, (*path, i), lines) for i, item in enumerate(node.value)]
+    if not isinstance(node, yaml.MappingNode):
+        return _scalar(node)
+    values: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        key = _built(key_node, (*path, "?"), {})
+        if not isinstance(key, str):
+            raise _Refused(f"the key {key!r} is not a text", key_node, "quote it")
+        if key == "<<":
+            raise _Refused("merge keys (<<) are not read in a recipe", key_node, "write the keys out")
+        if key in values:
+            first = lines[*path, key]
+            raise _Refused(
+                f"the key {key!r} stands twice",
+                key_node,
+                f"remove one; the other is in line {first}",
+                _dotted(path, key),
+            )
+        lines[*path, key] = key_node.start_mark.line + 1
+        values[key] = _built(value_node, (*path, key), lines)
+    return values
+
+
+def _scalar(node: Any) -> Any:
+    kind, text = node.tag.rpartition(":")[2], node.value
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() == "true"
+    if kind == "int":
+        if len(text) > 4000:  # Python itself refuses them a little later
+            raise _Refused("this number has too many digits", node, "write a smaller one")
+        return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
+    return float(re.sub(r"\.(?=inf|nan)", "", text.lower())) if kind == "float" else text
+
+
+def _dotted(path: Iterable[str | int], *more: str | int) -> str:
+    return ".".join(str(part) for part in (*path, *more))
+
+
+# ---- recipes
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
-    """Find the most similar of `words`, if one is similar at all."""
-    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
-    return found[0] if found else None
+    """Find the most similar of `words`, if one is similar at all; upper and lower case are alike."""
+    known = {known.casefold(): known for known in words}
+    found = difflib.get_close_matches(word.casefold(), list(known), n=1, cutoff=0.6)
+    return known[found[0]] if found else None
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -128,89 +211,141 @@ T = TypeVar("T", bound=BaseModel)
 def resolve(schema: type[T], source: Path | None, overrides: list[str] | None = None) -> T:
     """Read a recipe (or, without a file, the defaults) into `schema`, with `dotted.key=value` overrides in YAML.
 
+    An override makes the sections that it needs; a list is given whole, as in `seeds=[1,2]`.
+
     Raises:
         UserError: with `file:line:field` (or the override), and the nearest known key for an unknown one.
     """
-    values = load_yaml(source) if source else Located({}, {})
-    origins: dict[tuple[str, ...], str] = {}
-    for override in overrides or []:
-        _apply(values, override, origins)
+    values = load_yaml(source) if source else load_yaml("{}", name="defaults")
+    origins = dict(_apply(values, override) for override in overrides or [])
     try:
-        return schema.model_validate(values)
+        return schema.model_validate(dict(values))
     except ValidationError as error:
         raise _explain(error, schema, values, str(source or "defaults"), origins) from None
 
 
-def _apply(values: Located, override: str, origins: dict[tuple[str, ...], str]) -> None:
+def _apply(values: Located, override: str) -> tuple[Keys, str]:
+    """Set one value; return its path and where it came from."""
     dotted, equals, text = override.partition("=")
     path = tuple(dotted.strip().split("."))
+    origin = f"command line: {override}"
     if not equals or not all(path):
-        raise UserError(
-            f"{override!r} is no setting", where="command line", fix="write key=value, as in training.epochs=5"
-        )
+        raise UserError("this is no setting", where=origin, fix="write key=value, as in training.epochs=5")
     here: dict[str, Any] = values
-    for key in path[:-1]:
-        below = here.get(key)
-        if not isinstance(below, dict):
-            below = here[key] = Located({}, {})
-        here = below
-    here[path[-1]] = _parse(text, f"command line: {dotted}")
-    origins[path] = f"command line: {override}"
+    for depth, key in enumerate(path[:-1], 1):
+        if here.get(key) is None:
+            here[key] = {}
+        here = here[key]
+        if not isinstance(here, dict):
+            above = ".".join(path[:depth])
+            raise UserError(
+                f"{above} holds a value, no keys", where=origin, fix=f"set it as a whole, as in {above}=..."
+            )
+    here[path[-1]] = _parse(text, origin, None)
+    return path, origin
 
 
 def _explain(
-    error: ValidationError, schema: type[BaseModel], values: Located, source: str, origins: dict
+    error: ValidationError, schema: type[BaseModel], values: Located, source: str, origins: Mapping[Keys, str]
 ) -> UserError:
-    problem = error.errors()[0]
-    path = tuple(str(part) for part in problem["loc"])
-    where = next(
-        (origin for at, origin in origins.items() if at[: len(path)] == path or path[: len(at)] == at),
-        f"{source}:{_line(values, path)}:{'.'.join(path)}",
-    )
+    problems = error.errors()
+    problem = problems[0]
+    path = _path(problem, values)
+    where = _where(path, values, source, origins)
     if problem["type"] == "extra_forbidden":
-        known = _keys(schema, path[:-1])
-        guess = nearest(path[-1], known)
-        fix = f"did you mean {guess!r}?" if guess else f"known keys: {', '.join(sorted(known))}"
-        return UserError(f"unknown key {path[-1]!r}", where=where, fix=fix)
+        known = [key for model in _models_at(schema, path[:-1]) for key in model.model_fields]
+        return UserError(f"unknown key {path[-1]!r}", where=where, fix=_suggestion(str(path[-1]), known, schema))
+    if problem["type"] == "missing":
+        return UserError(f"{path[-1]!r} is missing", where=where, fix="add it")
+    told = dict.fromkeys(_told(p) for p in problems if _path(p, values) == path)
     value = problem.get("input")
-    shown = "" if isinstance(value, dict) or problem["type"] == "missing" else f" (got {value!r})"
-    return UserError(problem["msg"].removeprefix("Value error, ") + shown, where=where)
+    shown = "" if isinstance(value, dict | BaseModel) else f" (got {reprlib.repr(value)})"
+    return UserError("; or: ".join(told) + shown, where=where)
 
 
-def _line(values: Any, path: tuple[str, ...]) -> int:
-    line = 1
+def _told(problem: Any) -> str:
+    if problem["type"] == "model_type":
+        return "must be a section, with keys of its own"
+    return problem["msg"].removeprefix("Value error, ").replace("Input should", "must")
+
+
+def _path(problem: Any, values: Any) -> Keys:
+    """The path in the recipe, without the names that pydantic puts in for the members of a union."""
+    path: list[str | int] = []
+    for part in problem["loc"]:
+        if part in (values if isinstance(values, dict) else range(len(values)) if isinstance(values, list) else ()):
+            values = values[part]
+            path.append(part)
+    if problem["type"] == "missing":
+        path.append(problem["loc"][-1])
+    return tuple(path)
+
+
+def _where(path: Keys, values: Located, source: str, origins: Mapping[Keys, str]) -> str:
+    """Blame the override that set the value (or, for a whole section, one inside it), else a line of the file."""
+    above = [at for at in origins if path[: len(at)] == at]
+    below = [at for at in origins if path and at[: len(path)] == path]
+    if above or below:
+        return origins[max(above, key=len) if above else below[-1]]
+    known = next(path[:n] for n in range(len(path), -1, -1) if path[:n] in values.lines)
+    return ":".join([source, str(values.lines[known]), *([_dotted(path)] if path else [])])
+
+
+def _suggestion(word: str, known: list[str], schema: type[BaseModel]) -> str:
+    if guess := nearest(word, known):
+        return f"did you mean {guess!r}?"
+    if elsewhere := [place for place in _places(schema) if place.rpartition(".")[2] == word]:
+        return f"it belongs in a section: {elsewhere[0]}"
+    return f"known keys: {', '.join(sorted(known))}"
+
+
+def _places(schema: type[BaseModel], at: str = "") -> Iterator[str]:
+    for name, field in schema.model_fields.items():
+        yield f"{at}{name}"
+        for kind in _unpacked(field.annotation):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _places(kind, f"{at}{name}.")
+
+
+def _models_at(schema: Any, path: Keys) -> list[type[BaseModel]]:
+    """The sections that may stand at `path`, through optional ones, lists and mappings of sections."""
+    kinds = {schema}
     for key in path:
-        if not isinstance(values, Located) or key not in values:
-            break
-        line, values = values.lines.get(key, line), values[key]
-    return line
+        below: set[Any] = set()
+        for kind in kinds:
+            if get_args(kind):
+                below |= _unpacked(get_args(kind)[-1])
+            elif isinstance(kind, type) and issubclass(kind, BaseModel) and key in kind.model_fields:
+                below |= _unpacked(kind.model_fields[str(key)].annotation)
+        kinds = below
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
 
 
-def _keys(schema: type[BaseModel], path: tuple[str, ...]) -> list[str]:
-    current: Any = schema
-    for key in path:
-        field = current.model_fields.get(key) if isinstance(current, type) and issubclass(current, BaseModel) else None
-        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
-        sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if not sections and not (isinstance(current, type) and issubclass(current, BaseModel) and field is None):
-            return []
-        current = sections[0] if sections else current
-    return list(current.model_fields)
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that a reader of YAML 1.1 or 1.2 would take for something else."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+        first: [
+            *yaml.SafeDumper.yaml_implicit_resolvers.get(first, []),
+            *_Loader.yaml_implicit_resolvers.get(first, []),
+        ]
+        for first in {**yaml.SafeDumper.yaml_implicit_resolvers, **_Loader.yaml_implicit_resolvers}
+    }
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _float(dumper: _Dumper, value: float) -> yaml.Node:
+    text = repr(value)  # 1e-05 without a dot would be text to a reader of YAML 1.1
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:float", text.replace("e", ".0e") if "e" in text and "." not in text else text
+    )
+
+
+_Dumper.add_representer(float, _float)
 
 
 def dump_yaml(section: BaseModel) -> str:
     """Write a section as YAML that `load_yaml` reads back to the same values."""
-
-    class Dumper(yaml.SafeDumper):
-        pass
-
-    # 1e-05 without a dot would be a string to other YAML 1.1 readers.
-    Dumper.add_representer(
-        float, lambda dumper, value: dumper.represent_scalar("tag:yaml.org,2002:float", _float(value))
-    )
-    return yaml.dump(section.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
-
-
-def _float(value: float) -> str:
-    text = repr(value)
-    return text.replace("e", ".0e") if "e" in text and "." not in text else text
+    return yaml.dump(section.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
