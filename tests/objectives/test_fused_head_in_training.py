@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from logits_oracle import mixed_tokens, plain_loss, plain_r_eaft, relative_error
 
 import equipoise
+from equipoise.objectives import weighting
 from equipoise.objectives.fused_head import fused_linear_loss
 
 
@@ -34,6 +35,28 @@ def test_accumulation_over_any_split_is_the_whole_batch(cuts, seed):
     assert sum(p[0].loss.item() for p in parts) == pytest.approx(whole.loss.item(), rel=1e-12)
     torch.testing.assert_close(torch.cat([p[1] for p in parts]), whole_hidden, rtol=1e-10, atol=1e-14)
     torch.testing.assert_close(sum(p[2] for p in parts), whole_head, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("detach", [True, False], ids=["detached", "attached"])
+@pytest.mark.parametrize("name", weighting.names())
+def test_every_registered_weighting_trains_as_plain_autograd_would(name, detach):
+    hidden, head, labels = mixed_tokens(24, 6, 31, torch.float64)
+    labels[::5] = -100
+    w, items = equipoise.weighting(name), 40
+    leaf = hidden.clone().requires_grad_()
+    halves = [
+        fused_linear_loss(leaf[half], head, labels[half], w, detach_weights=detach, num_items=items).loss
+        for half in (slice(0, 9), slice(9, 24))
+    ]
+    (got,) = torch.autograd.grad(sum(halves), leaf)
+    z = (hidden @ head.T).requires_grad_()
+    top = z.detach()[labels != -100].topk(w.top_k or 1).values.softmax(-1)
+    loss, *_ = plain_loss(
+        z, labels, lambda nll, h: w(nll, h, -(top * top.log()).sum(-1)), detach=detach, num_items=items
+    )
+    (dz,) = torch.autograd.grad(loss, z)
+    assert sum(halves).item() == pytest.approx(loss.item(), rel=1e-12)
+    torch.testing.assert_close(got, dz @ head, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("normalize", ["tokens", "weights"])

@@ -45,7 +45,7 @@ def sft(nll: Tensor) -> Tensor:
 def dft(nll: Tensor) -> Tensor:
     """Dynamic fine-tuning: `w = p_y = exp(-nll)`, always detached.
 
-    Source: Wu et al., "On the Generalization of SFT" (arXiv:2508.05629), eq. 9.
+    Source: Wu et al., "On the Generalization of SFT" (arXiv:2508.05629), the token-level loss.
     When to use: demonstrations that are mostly right and close to what the model would say. A confident error gets
     next to no gradient, so it does not correct one.
 
@@ -80,7 +80,7 @@ def eaft_topk(topk_entropy: Tensor, *, k: Count = 20, divisor: Positive | None =
 
     Args:
         k: how many logits count; their softmax is taken among themselves.
-        divisor: `ln k` by default, as the paper has it. LLaMA-Factory divides by 3, Axolotl by 1.
+        divisor: `ln k` by default. LLaMA-Factory divides by 3, Axolotl's loss by nothing (1).
         power: exponent, the `eaft_alpha` of both.
 
     Source: Diao et al. (arXiv:2601.02151), top-K approximation.

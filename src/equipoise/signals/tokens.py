@@ -28,7 +28,7 @@ def normalized_entropy(entropy: Tensor, vocab_size: int) -> Tensor:
 
 
 def shock_ratio(nll: Tensor, h: Tensor, eps: float = 1e-6) -> Tensor:
-    """How wrong a token is for how sure the model was: `nll / (h + eps)` (R-EAFT, eq. for the shock ratio).
+    """How wrong a token is for how sure the model was: `nll / (h + eps)`, the shock ratio of R-EAFT.
 
     Args:
         nll: nats, any shape.
