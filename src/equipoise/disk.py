@@ -5,8 +5,9 @@ import errno
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,12 +25,24 @@ class System:
             left = left[file.write(left) :]
 
     def fsync(self, file: BinaryIO) -> None:
+        if sys.platform == "darwin":
+            import fcntl
+
+            with suppress(OSError):  # not every file system knows it; fsync alone leaves the drive's own cache
+                fcntl.fcntl(file.fileno(), fcntl.F_FULLFSYNC)
+                return
         os.fsync(file.fileno())
 
     def truncate(self, file: BinaryIO, size: int) -> None:
         file.truncate(size)
 
     def replace(self, source: Path, target: Path) -> None:
+        for pause in (0.01, 0.05, 0.2, 0.5) if os.name == "nt" else ():
+            try:
+                source.replace(target)
+                return
+            except PermissionError:  # a virus scanner or an indexer looks at the file for a moment
+                time.sleep(pause)
         source.replace(target)
 
     def exchange(self, one: Path, two: Path) -> bool:
@@ -49,6 +62,9 @@ class System:
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # some network file systems cannot
+                raise
         finally:
             os.close(handle)
 
@@ -57,14 +73,18 @@ system: System = System()
 
 _FULL = "free some space and run the same command again; what was acknowledged is kept"
 _DENIED = "choose a folder that can be written to, with --out"
+_ELSEWHERE = "something else is in the way there; choose another folder with --out"
 _ADVICE = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
-    errno.EFBIG: _FULL,
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f), or choose another file system with --out",
     errno.EROFS: _DENIED,
     errno.EACCES: _DENIED,
     errno.EPERM: _DENIED,
-    errno.ENOTDIR: _DENIED,
+    errno.ENOTDIR: _ELSEWHERE,
+    errno.EISDIR: _ELSEWHERE,
+    errno.EEXIST: _ELSEWHERE,
+    errno.ENAMETOOLONG: "give the run a shorter name, with --out",
 }
 
 

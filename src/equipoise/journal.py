@@ -1,6 +1,7 @@
 """Durable files: whole files and folders that appear complete or not at all, and journals that only grow."""
 
 import base64
+import errno
 import hashlib
 import json
 import os
@@ -32,11 +33,14 @@ SCHEMA_VERSION = 1
 def write_atomic(path: Path | str, data: bytes | str) -> None:
     """Replace a file by `data`: a reader, or a crash, sees the old content or the new, never a part.
 
+    Folders above it are made.
+
     Raises:
         UserError: the disk is full or the folder is read-only; the old file is untouched.
     """
     path = Path(path)
     with explained(path):
+        make_folder(path.parent)
         temporary = _temporary(path)
         try:
             with temporary.open("xb", buffering=0) as file:
@@ -52,10 +56,10 @@ def write_atomic(path: Path | str, data: bytes | str) -> None:
 def _temporary(path: Path) -> Path:
     """A name beside `path` that tells whose it is; what dead processes of this machine left there is removed."""
     start, host = f".{path.name}.", re.sub(r"[^\w-]", "_", socket.gethostname())
-    for name in os.listdir(path.parent):  # noqa: PTH208  (Path.iterdir is slower by half here)
-        mark = re.fullmatch(re.escape(f"{start}{host}") + r"\.(\d+)\.[0-9a-f]{8}\.tmp", name)
+    for other in path.parent.iterdir():
+        mark = re.fullmatch(re.escape(f"{start}{host}") + r"\.(\d+)\.[0-9a-f]{8}\.tmp", other.name)
         if mark and not _alive(int(mark[1])):
-            _remove(path.parent / name)
+            _remove(other)
     return path.with_name(f"{start}{host}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
 
 
@@ -117,6 +121,8 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     with explained(path):
         make_folder(path.parent)
         _put_back(path)
+        if path.exists() and not path.is_dir():
+            raise FileExistsError(errno.EEXIST, "a file is in the way", str(path))
         temporary = _temporary(path)
         temporary.mkdir()
         try:
@@ -177,31 +183,33 @@ def verify_directory(path: Path | str) -> list[str]:
     path = Path(path)
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        schema, files = manifest["schema_version"], manifest["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return [f"{MANIFEST}: {error!r}"]
+        schema, files = int(manifest["schema_version"]), dict(manifest["files"])
+        expected = {name: (int(file["size"]), str(file["sha256"])) for name, file in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return [f"{MANIFEST} cannot be read ({type(error).__name__}: {error})"]
     if schema > SCHEMA_VERSION:
         raise UserError(
             f"a newer version of Equipoise wrote this folder (schema {schema})",
             where=str(path / MANIFEST),
             fix="upgrade with `pip install -U equipoise`",
         )
-    problems = []
-    for name, expected in files.items():
-        file = path / name
-        if not file.is_file():
-            problems.append(f"{name} is missing")
-        elif file.stat().st_size != expected["size"]:
-            problems.append(f"{name} has {file.stat().st_size} bytes instead of {expected['size']}")
-        else:
-            with file.open("rb") as opened:
-                if hashlib.file_digest(opened, "sha256").hexdigest() != expected["sha256"]:
-                    problems.append(f"{name} has another content than was written")
-    return problems
+    found = (_problem(path / name, name, size, digest) for name, (size, digest) in expected.items())
+    return [problem for problem in found if problem]
+
+
+def _problem(file: Path, name: str, size: int, digest: str) -> str | None:
+    if not file.is_file():
+        return f"{name} is missing"
+    if file.stat().st_size != size:
+        return f"{name} has {file.stat().st_size} bytes instead of {size}"
+    with file.open("rb") as opened:
+        if hashlib.file_digest(opened, "sha256").hexdigest() != digest:
+            return f"{name} has another content than was written"
+    return None
 
 
 def newest_valid(paths: Iterable[Path]) -> Path | None:
-    """Return the first folder of `paths` (newest first) that is whole."""
+    """Return the first folder of `paths` (newest first) that is whole. Raises as `verify_directory` does."""
     return next((path for path in paths if not verify_directory(path)), None)
 
 
@@ -345,7 +353,7 @@ class Journal:
         if not tail:
             return
         number = 1
-        while (aside := self.path.with_name(f"{self.path.name}.torn-{number}")).exists():
+        while (aside := self.path.with_name(f"{self.path.name}.torn-{number}")).exists() and aside.read_bytes() != tail:
             number += 1
         write_atomic(aside, tail)
         with self.path.open("rb+") as file:
