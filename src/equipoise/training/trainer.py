@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from trl.trainer.sft_trainer import SFTTrainer
 
-from equipoise.console import warn
+from equipoise.console import say
 from equipoise.errors import UserError
 from equipoise.training import checkpoints, splitting
 from equipoise.training.anomalies import Anomalies
@@ -104,7 +104,7 @@ class FusedTrainer(SFTTrainer):
         self.hooks.splits.append({"step": self._step, "split": self.split})
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        warn(
+        say(
             f"out of memory at step {self._step}: each batch is now computed in {self.split} parts; "
             "the effective batch size is unchanged"
         )
