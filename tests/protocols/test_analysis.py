@@ -1,10 +1,12 @@
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from equipoise.errors import UserError
 from equipoise.protocols.analysis import analyze
@@ -168,6 +170,23 @@ def test_without_shared_seeds_the_test_is_welchs():
     assert h1["estimate"] == pytest.approx(0.3)
 
 
+def test_a_single_shared_seed_is_not_passed_off_as_two_samples():
+    rows = _results({"sft": {"correction": [0.5, 0.6]}}, seeds=[1, 2])
+    rows += _results({"r-eaft": {"correction": [0.8, 0.9]}}, seeds=[2, 3])
+    h1 = _by_id(analyze(rows))["H1"]
+    assert h1["verdict"] == "cannot be tested"
+    assert h1["n"] == 1
+
+
+def test_equivalence_is_judged_by_the_nearer_margin():
+    a, b = {"retention": [0.905, 0.90, 0.91, 0.905]}, {"retention": [0.90, 0.91, 0.89, 0.90]}
+    # differences 0.005, -0.01, 0.02, 0.005: mean 0.005, standard error sqrt(0.00015)/2; 0.045 to the margin
+    t = 0.045 / (math.sqrt(0.00015) / 2)
+    one, other = (_by_id(analyze(_results({"r-eaft": x, "sft": y})))["H2"] for x, y in ((a, b), (b, a)))
+    assert (one["t"], other["t"]) == (pytest.approx(-t), pytest.approx(t))
+    assert one["p"] == other["p"] == pytest.approx(stats.t.sf(t, 3))
+
+
 def test_missing_arms_are_named_in_protocol_a_and_left_out_elsewhere():
     table = _results({"sft": {"correction": [0.5, 0.6]}, "r-eaft": {"correction": [0.6, 0.8]}})
     whole = _by_id(analyze(table, protocol="a"))
@@ -225,6 +244,36 @@ def test_one_seed_with_items_is_tested_by_mcnemar():
     assert h1["verdict"] == "supported"
     assert h1["n"] == 40
     assert h1["ci"][0] < 0.3 < h1["ci"][1]
+
+
+def test_one_seed_with_graded_items_is_tested_by_t():
+    sft, reaft = [0, 1, 0, 0, 1, 0], [0.5, 1, 0.5, 0, 1, 1]
+    for one, other in ((sft, reaft), (reaft, sft)):
+        table = _results({"sft": {"correction": [np.mean(one)]}, "r-eaft": {"correction": [np.mean(other)]}})
+        rows = _predictions("sft", 1, "correction", one) + _predictions("r-eaft", 1, "correction", other)
+        h1 = _by_id(analyze(table, predictions=rows))["H1"]
+        assert h1["test"] == "paired t over items"
+        assert h1["t"] == pytest.approx(stats.ttest_rel(other, one).statistic)
+
+
+def test_one_seed_with_items_can_be_equivalent():
+    sft, reaft = [1] * 190 + [0] * 10, [1] * 189 + [0, 1] + [0] * 9
+    table = _results({"sft": {"retention": [np.mean(sft)]}, "r-eaft": {"retention": [np.mean(reaft)]}})
+    rows = _predictions("sft", 1, "retention", sft) + _predictions("r-eaft", 1, "retention", reaft)
+    h2 = _by_id(analyze(table, predictions=rows))["H2"]
+    assert (h2["verdict"], h2["n"]) == ("supported", 200)
+
+
+def test_item_scores_by_the_published_rule_are_found_too():
+    table = _results({arm: {"correction": [0.5, 0.75]} for arm in ("sft", "r-eaft")})
+    rows = []
+    for arm, scores in (("sft", {1: [0.5, 0.5], 2: [0.5, 1.0]}), ("r-eaft", {1: [1.0, 0.0], 2: [1.0, 0.5]})):
+        for seed, published in scores.items():
+            strict = _predictions(arm, seed, "correction", [0.0, 0.0])
+            rows += [row.model_copy(update={"published_score": x}) for row, x in zip(strict, published)]
+    found = analyze(table, predictions=rows)
+    assert _by_id(found)["H1"]["bootstrap"] is not None
+    assert not any("add up" in note for note in found["notes"])
 
 
 def _grid(rng, base, seeds, items):
