@@ -18,9 +18,11 @@ class WorldSettings(Section):
     exposures: int = Field(default=170, ge=0)  # stable facts
     exposures_confident_wrong: int = Field(default=220, ge=0)
     exposures_uncertain: int = Field(default=120, ge=0)
-    exposures_function: int = Field(default=240, ge=0)
+    exposures_function: int = Field(default=150, ge=0)
     exposures_practice: int = Field(default=12, ge=0)  # copying an answer, without saying what it answers
-    exposures_hearsay: int = Field(default=3, ge=0)  # a name that is mentioned a few times, each time differently
+    exposures_hearsay: int = Field(
+        default=3, ge=0, le=12
+    )  # a name that is mentioned a few times, each time differently
 
     changes: int | None = Field(default=None, ge=0)  # how many of the file's rows, all if None
     changes_confident_wrong: int = Field(default=120, ge=0)
