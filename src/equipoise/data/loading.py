@@ -169,7 +169,7 @@ class _Gathered:
         """Say once for each unknown field where it stands, and what may have been meant."""
         notes = []
         for name, lines in self.unknown.items():
-            guess = nearest(name, FIELDS)
+            guess = None if "[]." in name else nearest(name, FIELDS)
             rows = f"{len(lines)} rows, first in line {lines[0]}" if len(lines) > 1 else f"line {lines[0]}"
             notes.append(f"unknown field {name!r} ignored in {rows}" + (f"; did you mean {guess!r}?" if guess else ""))
         return notes

@@ -57,7 +57,9 @@ def _conversation(values: dict[str, Any], unknown: list[str]) -> list[Message]:
         messages = []
         for name, role in (("prompt", "user"), ("completion", "assistant")):
             said = _required(values, name, "", (str, list))
-            messages += [Message(role=ROLES[role], content=said)] if isinstance(said, str) else _turns(said, name, [])
+            messages += (
+                [Message(role=ROLES[role], content=said)] if isinstance(said, str) else _turns(said, name, unknown)
+            )
         return messages
     for name in ("prompt", "completion"):
         if values.get(name) is not None:
@@ -77,7 +79,8 @@ def _message(value: Any, within: str, unknown: list[str]) -> Message:
         guess = nearest(role, ROLES)
         hint = f"did you mean {guess!r}?" if guess else f"known: {', '.join(ROLES)}"
         raise BadRow(f"unknown role {shown(role, 30)!r}; {hint}", f"{within}.role")
-    unknown += [f"messages[].{shown(key)}" for key in value if key not in ("role", "content")]
+    turns = within.partition("[")[0]
+    unknown += [f"{turns}[].{shown(key)}" for key in value if key not in ("role", "content")]
     return Message(role=ROLES[role], content=content)
 
 
