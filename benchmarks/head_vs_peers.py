@@ -208,8 +208,10 @@ def table(found: dict[str, dict[str, Any]]) -> None:
 def disagreements(found: dict[str, dict[str, Any]], dtype: str) -> list[str]:
     """Versions whose loss or direction of gradient is not the first one's; detached weights only share the loss."""
     rows = {name: row for name, row in found.items() if name != "floor"}
-    first = next(iter(rows.values()), None)
-    bad = []
+    bad: list[str] = []
+    if not rows:
+        return bad
+    first = next(iter(rows.values()))
     for name, row in rows.items():
         dot = sum(x * y for x, y in zip(row["grad"], first["grad"]))
         cosine = dot / math.sqrt(sum(x * x for x in row["grad"]) * sum(y * y for y in first["grad"]))
