@@ -5,6 +5,7 @@ from pathlib import Path
 
 from equipoise.config import load_yaml, nearest
 from equipoise.errors import UserError
+from equipoise.journal import write_atomic
 
 FOLDER = Path(str(files("equipoise"))) / "recipes"
 
@@ -39,10 +40,16 @@ def find(recipe: str) -> Path:
 
 
 def copy(name: str, to: Path | None = None) -> Path:
-    """Copy a built-in recipe to `to` (default NAME.yaml here); an existing file is never overwritten."""
+    """Copy a recipe to the file or into the folder `to` (default NAME.yaml here).
+
+    Raises:
+        UserError: there is no such recipe, the file exists already, or its folder cannot be written to.
+    """
     source = find(name)
     target = to or Path(source.name)
+    if target.is_dir():
+        target = target / source.name
     if target.exists():
-        raise UserError(f"{target} exists already", fix="name another file, or remove it first")
-    target.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+        raise UserError("the file exists already", where=str(target), fix="name another file, or remove it first")
+    write_atomic(target, source.read_bytes())
     return target

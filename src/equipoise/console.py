@@ -1,10 +1,11 @@
 """Messages, tables and progress. Results go to stdout; everything that only accompanies them goes to stderr."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 PLAIN_EVERY_S = 5.0
 _warned: set[str] = set()
@@ -29,18 +30,24 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         from rich.table import Table
         from rich.text import Text
 
-        drawn = Table(title=title, title_justify="left")
+        drawn = Table(title=Text(title), title_justify="left")
         for i, column in enumerate(columns):
-            drawn.add_column(column, justify="left" if i == 0 else "right")
+            drawn.add_column(Text(column), justify="left" if i == 0 else "right")
         for row in rows:
             drawn.add_row(*(Text(cell) for cell in row))
         Console().print(drawn)
         return
     widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
-    print(title)
+    _print(title)
     for row in [columns, *rows]:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]
-        print("  ".join(cells).rstrip())
+        _print("  ".join(cells).rstrip())
+
+
+def _print(text: str) -> None:
+    """Print what the stream's encoding may not have, as a redirected stdout on Windows, as escapes."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 class Bar(Protocol):
@@ -51,56 +58,73 @@ class Bar(Protocol):
 
 @contextmanager
 def progress(total: float, label: str) -> Iterator[Bar]:
-    """Show how far `total` units of work have come, with rate and time left; plain lines where stderr is no terminal."""
-    if not sys.stderr.isatty():
+    """Show how far `total` units of work have come, with rate and time left; plain lines away from a terminal."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield _PlainBar(total, label)
         return
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    fields = ("{task.fields[rate]}", "{task.fields[left]}", "{task.fields[note]}")
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        *(TextColumn(field, markup=False) for field in fields),
     )
     with Progress(*columns, console=Console(stderr=True)) as shown:
         yield _RichBar(shown, total, label)
 
 
+class _Pace:
+    """Rate and time left from the start on: work that comes in lumps makes a short window jump about."""
+
+    def __init__(self, total: float):
+        self.total, self.done, self.started = total, 0.0, time.monotonic()
+
+    def advance(self, n: float) -> None:
+        self.done += n
+
+    @property
+    def rate(self) -> str:
+        per_second = self.done / max(time.monotonic() - self.started, 1e-9)
+        return f"{1 / per_second:.1f} s each" if 0 < per_second < 1 else f"{per_second:.1f}/s"
+
+    @property
+    def left(self) -> str:
+        """The time left, or nothing where it is not known or nothing is left."""
+        todo = self.total - self.done
+        if self.done <= 0 or todo <= 0:
+            return ""
+        return f"{_clock(todo * (time.monotonic() - self.started) / self.done)} left"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
 class _RichBar:
-    def __init__(self, shown, total: float, label: str):
-        self.shown, self.started, self.done = shown, time.monotonic(), 0.0
-        self.task = shown.add_task(label, total=total, rate="", note="")
+    def __init__(self, shown: Any, total: float, label: str):
+        self.shown, self.pace = shown, _Pace(total)
+        self.task = shown.add_task(label, total=total, rate="", left="", note="")
 
     def advance(self, n: float = 1, note: str = "") -> None:
-        self.done += n
-        rate = self.done / max(time.monotonic() - self.started, 1e-9)
-        self.shown.update(self.task, advance=n, rate=f"{rate:.1f}/s", note=note)
+        self.pace.advance(n)
+        self.shown.update(self.task, advance=n, rate=self.pace.rate, left=self.pace.left, note=note)
 
 
 class _PlainBar:
     def __init__(self, total: float, label: str):
-        self.total, self.label, self.done = total, label, 0.0
-        self.started = self.last = time.monotonic()
+        self.label, self.pace, self.last, self.finished = label, _Pace(total), time.monotonic(), False
 
     def advance(self, n: float = 1, note: str = "") -> None:
-        self.done += n
-        now = time.monotonic()
-        if now - self.last < PLAIN_EVERY_S and self.done < self.total:
+        self.pace.advance(n)
+        finished, now = self.pace.done >= self.pace.total, time.monotonic()
+        if self.finished or (now - self.last < PLAIN_EVERY_S and not finished):
             return
-        self.last = now
-        rate = self.done / max(now - self.started, 1e-9)
-        left = max(self.total - self.done, 0) / rate if rate else 0
-        say(f"{self.label}: {self.done:.0f}/{self.total:.0f}, {rate:.1f}/s, {left:.0f} s left {note}".rstrip())
+        self.last, self.finished = now, finished
+        parts = (f"{self.pace.done:.0f}/{self.pace.total:.0f}", self.pace.rate, self.pace.left, note)
+        say(f"{self.label}: {', '.join(part for part in parts if part)}")

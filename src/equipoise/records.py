@@ -6,9 +6,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Row(BaseModel):
-    """A row of a file that this package writes or reads; unknown fields are an error."""
+    """A row of a file that this package writes or reads; unknown fields, other types and non-finite numbers are errors.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Types are taken strictly: neither "3" nor true is the number 3 or 1.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Message(Row):
@@ -72,6 +75,6 @@ class Result(Row):
     seed: int
     task: str
     metric: str
-    value: float = Field(allow_inf_nan=False)
+    value: float
     n: int = Field(ge=0)
     higher_is_better: bool = True

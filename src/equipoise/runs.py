@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -11,10 +12,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
-from equipoise.config import dump_yaml
+from equipoise import disk
+from equipoise.config import dump_yaml, resolve
+from equipoise.console import warn
 from equipoise.errors import UserError
 from equipoise.journal import Journal, write_atomic, write_json
 
@@ -33,6 +35,10 @@ PACKAGES = (
 )
 
 
+NAME = re.compile(r"\w[\w.+-]{0,99}")
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # device names on Windows
+
+
 class Run:
     """An opened run directory."""
 
@@ -42,8 +48,12 @@ class Run:
     @staticmethod
     def named(root: Path, name: str) -> Path:
         """Join a folder and the name of a run; a name that would leave the folder is refused (UserError)."""
-        if not name or name in {".", ".."} or any(bad in name for bad in ("/", "\\", "..", "\0")):
-            raise UserError(f"{name!r} is no name for a run", where="name", fix="use letters, digits, '-' and '_'")
+        if not NAME.fullmatch(name) or ".." in name or name.endswith(".") or RESERVED.fullmatch(name):
+            raise UserError(
+                f"{name!r} is no name for a run",
+                where="name",
+                fix="use letters, digits, '-', '_' and single dots, or give a folder with --out",
+            )
         return root / name
 
     @classmethod
@@ -60,17 +70,14 @@ class Run:
         if (path / "manifest.json").exists():
             run = cls.open(path)
             run._refuse_changes(config, data_hashes)
+            run._tell_other_versions()
             return run
-        if path.is_dir() and any(path.iterdir()):
+        # a start that was cut off leaves the config alone, and a desktop its hidden files
+        if path.is_dir() and any(p.name != "config.yaml" and not p.name.startswith(".") for p in path.iterdir()):
             raise UserError(
                 "the folder is not empty and holds no run", where=str(path), fix="choose another with --out"
             )
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"cannot create the run directory: {error}", where=str(path), fix="choose another with --out"
-            ) from None
+        disk.make_folder(path)
         write_atomic(path / "config.yaml", dump_yaml(config))
         write_json(path / "manifest.json", _manifest(data_hashes, seed, device))
         return cls.open(path)
@@ -82,35 +89,48 @@ class Run:
         Raises:
             UserError: it is none, or a newer version wrote it.
         """
-        path = Path(path)
+        file = Path(path) / "manifest.json"
         try:
-            manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise UserError("this is no run directory: it has no readable manifest.json", where=str(path)) from None
-        if manifest.get("schema_version", 0) > SCHEMA_VERSION:
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+            schema = int(manifest["schema_version"])
+        except OSError as error:
+            raise UserError(f"this is no run directory: {error.strerror}", where=str(file)) from None
+        except (ValueError, KeyError, TypeError):
             raise UserError(
-                f"a newer version of Equipoise wrote this run (schema {manifest['schema_version']})",
-                where=str(path / "manifest.json"),
+                "the manifest of this run is damaged", where=str(file), fix="start the run again in another folder"
+            ) from None
+        if schema > SCHEMA_VERSION:
+            raise UserError(
+                f"a newer version of Equipoise wrote this run (schema {schema})",
+                where=str(file),
                 fix="upgrade with `pip install -U equipoise`",
             )
-        return cls(path, manifest)
+        return cls(Path(path), manifest)
 
     def journal(self, name: str, *, key: Callable[[dict[str, Any]], Hashable] | None = None) -> Journal:
         """The journal of that name in this run; one writer at a time."""
         return Journal(self.path / name, key=key)
 
     def _refuse_changes(self, config: BaseModel, data_hashes: Mapping[str, str]) -> None:
-        before = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
-        now = yaml.safe_load(dump_yaml(config))
+        """Compare with what the run was started with; a setting that a newer version added had its default."""
+        before = resolve(type(config), self.path / "config.yaml").model_dump(mode="json")
+        now = config.model_dump(mode="json")
         changed = [f"{key} (was {a!r}, is {b!r})" for key, a, b in _differences(before, now)]
         hashes = self.manifest.get("data", {})
         changed += [f"the data of {k}" for k in {**hashes, **data_hashes} if hashes.get(k) != data_hashes.get(k)]
         if changed:
+            more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
             raise UserError(
-                "this folder holds another run; changed since its start: " + "; ".join(changed[:5]),
+                f"this folder holds another run; changed since its start: {'; '.join(changed[:5])}{more}",
                 where=str(self.path),
                 fix="choose another folder with --out, or go back to what it was started with",
+                docs="docs/troubleshooting.md#resume",
             )
+
+    def _tell_other_versions(self) -> None:
+        for name, before in self.manifest.get("versions", {}).items():
+            if (now := _version(name)) != before:
+                warn(f"{name} was {before} when this run was started and is {now or 'not there'}; numbers may differ")
 
 
 def _differences(a: Any, b: Any, at: str = "") -> list[tuple[str, Any, Any]]:
