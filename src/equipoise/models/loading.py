@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BASE_FILE = "base.json"
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 @dataclass
@@ -140,7 +141,7 @@ def _locate(path: str) -> tuple[str, bool]:
     folder = Path(path).expanduser()
     if folder.is_dir():
         return str(folder), True
-    if folder.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) or path.startswith((".", "/", "~")):
+    if folder.exists() or not HUB_NAME.fullmatch(path):
         raise UserError(
             f"there is no model folder {path}",
             where="model.path",
@@ -204,7 +205,7 @@ def _with_adapter(model: Any, settings: ModelSettings) -> Any:
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", settings.adapter):
+        if not HUB_NAME.fullmatch(settings.adapter):
             raise UserError(
                 f"there is no adapter folder {settings.adapter}",
                 where="model.adapter",
@@ -215,7 +216,9 @@ def _with_adapter(model: Any, settings: ModelSettings) -> Any:
     files.check_folder(folder, trust_remote_code=settings.trust_remote_code, weights="adapter_model")
     _check_base(model, folder, PeftConfig.from_pretrained(str(folder)).base_model_name_or_path, settings)
     try:
-        adapted = PeftModel.from_pretrained(model, folder, is_trainable=True)
+        with quiet(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error below
+            adapted = PeftModel.from_pretrained(model, folder, is_trainable=True)
     except (RuntimeError, ValueError) as error:
         raise _other_base(settings, str(error).splitlines()[0]) from error
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as stored:
