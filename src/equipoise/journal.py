@@ -121,6 +121,7 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     with explained(path):
         make_folder(path.parent)
         _put_back(path)
+        shutil.rmtree(_aside(path), ignore_errors=True)
         if path.exists() and not path.is_dir():
             raise FileExistsError(errno.EEXIST, "a file is in the way", str(path))
         temporary = _temporary(path)
@@ -153,7 +154,6 @@ def _install(temporary: Path, path: Path) -> None:
         return
     aside = _aside(path)
     if path.exists():
-        shutil.rmtree(aside, ignore_errors=True)
         disk.system.replace(path, aside)
     try:
         disk.system.replace(temporary, path)
@@ -284,15 +284,19 @@ class Journal:
             try:
                 self._open()
             except BaseException:
-                self._lock.release()
+                self._close()
                 raise
         return self
 
     def __exit__(self, *_: Any) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
-        self._owner.unlink(missing_ok=True)
+        with suppress(OSError):  # without a holder of the lock it means nothing
+            self._owner.unlink()
         self._lock.release()
 
     def append(self, row: dict[str, Any]) -> None:
