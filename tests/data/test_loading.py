@@ -272,6 +272,17 @@ def test_an_unknown_field_of_messages_is_named_too(tmp_path):
     assert notes == [f"unknown field '{field}[].name' ignored in line 1" for field in ("prompt", "completion")]
 
 
+def test_a_question_asked_twice_and_a_rephrasing_that_is_trained_on_are_remarked(tmp_path):
+    rows = [line(0), line(1, prompt="question  0"), line(2, rephrasings=["x", "question 3"]), line(3), line(4)]
+    again = line(5, rephrasings=["question 4"])
+    path = tmp_path / "rows.jsonl"
+    assert load(tmp_path, b"".join(rows)).notes == [
+        f"{path}:2 asks the same question as {path}:1",
+        f"a rephrasing at {path}:3 is the question at {path}:4, so it is not held out",
+    ]
+    assert load(tmp_path, b"".join([*rows, again])).notes[1].endswith("not held out (and 1 more such)")
+
+
 def test_null_in_an_optional_field_means_that_it_is_not_there(tmp_path):
     (example,) = load(tmp_path, line(0, id=None, old=None, rephrasings=None, messages=None, meta=None)).examples
     assert (example.id, example.old, example.rephrasings) == ("row-000001", None, [])

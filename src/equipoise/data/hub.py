@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from pkgutil import iter_modules
 from typing import Any
 
 from equipoise.data.jsonl import BadRow, Raw, check_text, shown
@@ -54,36 +55,58 @@ class HubRows:
             yield Raw(number, _checked(row, unread), shown(text))
 
     def _load(self) -> Any:
-        from datasets import load_dataset
+        from datasets import load_dataset, packaged_modules
         from datasets.exceptions import DatasetNotFoundError, DatasetsError
         from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]  its httpx, whichever
 
+        if self.name in {module.name for module in iter_modules(packaged_modules.__path__)}:
+            raise self._refused(gated=False)  # a file format to the library: it would read the current folder
         try:
             return load_dataset(self.name, self.config, split=self.split)
         except DatasetNotFoundError as error:
             raise self._refused(gated=" is a gated dataset on the Hub" in str(error)) from None
-        except (ConnectionError, TimeoutError, HTTPError) as error:
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            raise UserError(
-                f"the Hub cannot be reached ({f'HTTP {status}' if status else type(error).__name__}), "
-                f"and {self.name} is not in the cache",
+        except (ValueError, RuntimeError, OSError, HTTPError, DatasetsError) as error:
+            raise self._explained(error) from None
+
+    def _explained(self, error: Exception) -> UserError:
+        from huggingface_hub.errors import (
+            HTTPError,  # pyright: ignore[reportPrivateImportUsage]  its httpx, whichever
+            LocalEntryNotFoundError,
+        )
+
+        causes = list(_causes(error))
+        answers = [getattr(cause, "response", None) for cause in causes]
+        status = next((answer.status_code for answer in answers if answer is not None), None)
+        if status in (401, 403, 404):
+            return self._refused(gated=False)
+        if any(
+            isinstance(cause, (ConnectionError, TimeoutError, HTTPError, LocalEntryNotFoundError)) for cause in causes
+        ):
+            answer = f" (HTTP {status})" if status else ""
+            return UserError(
+                f"the Hub cannot be reached{answer}, and {self.name} is not in the cache",
                 where=self.source,
                 fix="check the connection (and HF_HUB_OFFLINE) and try again, or give the rows as a JSONL file",
-            ) from None
-        except (ValueError, RuntimeError, OSError, DatasetsError) as error:
-            raise UserError(
-                f"cannot load the data set: {shown(str(error), 300)}",
-                where=self.source,
-                fix="check name, configuration and split: hub:NAME:CONFIG:SPLIT",
-            ) from None
+            )
+        return UserError(
+            f"cannot load the data set: {shown(str(error.__cause__ or error), 300)}",
+            where=self.source,
+            fix="check name, configuration and split: hub:NAME:SPLIT or hub:NAME:CONFIG:SPLIT",
+        )
 
     def _refused(self, *, gated: bool) -> UserError:
         what = f"the data set {self.name} is gated"
         fix = "accept its terms on its page, then set HF_TOKEN or run `hf auth login`"
         if not gated:
             what = f"there is no data set {self.name} on the Hub, or it is private"
-            fix = "check the name; for a private one set HF_TOKEN or run `hf auth login`"
+            fix = "check the name; for a private one set a valid HF_TOKEN or run `hf auth login`"
         return UserError(what, where=self.source, fix=fix, docs="docs/troubleshooting.md#gated")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _checked(row: dict[str, Any], unread: dict[str, None]) -> dict[str, Any] | BadRow:

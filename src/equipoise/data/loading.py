@@ -54,7 +54,9 @@ def load_examples(source: str | Path, *, max_bad_share: float = 0.05) -> Loaded:
     for raw in rows:
         gathered.take(raw)
     gathered.check(max_bad_share)
-    return Loaded(gathered.examples(), gathered.dropped, rows.notes + gathered.notes(), rows.sha256)
+    examples = gathered.examples()
+    notes = rows.notes + gathered.notes() + _overlaps(examples)
+    return Loaded(examples, gathered.dropped, notes, rows.sha256)
 
 
 def check_disjoint(train: Iterable[Example], test: Iterable[Example]) -> None:
@@ -81,6 +83,27 @@ def check_disjoint(train: Iterable[Example], test: Iterable[Example]) -> None:
 def _questions(example: Example) -> list[tuple[str, ...]]:
     before = [_plain(message.content) for message in example.messages[:-2] if message.role != "system"]
     return [(*before, _plain(question)) for question in (example.prompt, *example.rephrasings)]
+
+
+def _overlaps(examples: list[Example]) -> list[str]:
+    """Remark on rows that a person would want to look at: one question twice, a rephrasing trained on."""
+    asked: dict[tuple[str, ...], Example] = {}
+    twice: list[tuple[Example, Example]] = []
+    leaks: list[tuple[Example, Example]] = []
+    for example in examples:
+        first = asked.setdefault(_questions(example)[0], example)
+        twice += [(example, first)] if first is not example else []
+    for example in examples:
+        leaks += [(example, asked[held]) for held in _questions(example)[1:] if held in asked]
+    remarks = (
+        (twice, "{} asks the same question as {}"),
+        (leaks, "a rephrasing at {} is the question at {}, so it is not held out"),
+    )
+    return [
+        text.format(*map(_place, found[0])) + (f" (and {len(found) - 1} more such)" if found[1:] else "")
+        for found, text in remarks
+        if found
+    ]
 
 
 def _plain(text: str) -> str:

@@ -80,7 +80,7 @@ def _message(value: Any, within: str, unknown: list[str]) -> Message:
         hint = f"did you mean {guess!r}?" if guess else f"known: {', '.join(ROLES)}"
         raise BadRow(f"unknown role {shown(role, 30)!r}; {hint}", f"{within}.role")
     turns = within.partition("[")[0]
-    unknown += [f"{turns}[].{shown(key)}" for key in value if key not in ("role", "content")]
+    unknown += [f"{turns}[].{shown(key)}" for key in value if key not in ("role", "content") and value[key] is not None]
     return Message(role=ROLES[role], content=content)
 
 
@@ -120,11 +120,12 @@ def _rephrasings(values: dict[str, Any], question: str) -> list[str]:
 
 def _meta(values: dict[str, Any]) -> dict[str, Any]:
     """Check the two entries that evaluation reads: `accepted`, other right answers, and `unit_tests`."""
-    meta = _optional(values, "meta", dict) or {}
-    _texts(_required(meta, "accepted", "meta", (list,)) if "accepted" in meta else [], "meta.accepted")
+    meta = {key: value for key, value in (_optional(values, "meta", dict) or {}).items() if value is not None}
+    if "accepted" in meta:
+        _texts(_required(meta, "accepted", "meta", (list,)), "meta.accepted")
     if "unit_tests" in meta:
         _required(meta, "unit_tests", "meta", (str,))
-    return dict(meta)
+    return meta
 
 
 def _texts(values: list[Any], within: str) -> list[str]:
