@@ -163,7 +163,7 @@ def _built(node: yaml.Node, path: Keys, lines: dict[Keys, int]) -> Any:
         key = _built(key_node, (*path, "?"), {})
         if not isinstance(key, str):
             raise _Refused(f"the key {key!r} is not a text", key_node, "quote it")
-        if key == "<<":
+        if key == "<<" and key_node.style is None:
             raise _Refused("merge keys (<<) are not read in a recipe", key_node, "write the keys out")
         if key in values:
             first = lines[*path, key]
