@@ -1,5 +1,7 @@
 """The built-in recipes: one YAML file each, found by name; adding one touches no code."""
 
+import reprlib
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -29,11 +31,12 @@ def find(recipe: str) -> Path:
     if recipe in names():
         return FOLDER / f"{recipe}.yaml"
     path = Path(recipe)
-    if path.is_file():
-        return path
+    with suppress(OSError):  # a name too long for a file is none
+        if path.is_file():
+            return path
     guess = nearest(recipe, names())
     raise UserError(
-        f"there is no recipe {recipe!r}",
+        f"there is no recipe {reprlib.repr(recipe)}",
         fix=(f"did you mean {guess!r}? " if guess else "")
         + "`equipoise recipes list` names them; a path to a YAML file works too",
     )
