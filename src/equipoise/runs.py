@@ -67,6 +67,13 @@ class Run:
                 a newer version.
         """
         path = Path(path)
+        with disk.explained(path):
+            return cls._opened_or_created(path, config, data_hashes, seed, device)
+
+    @classmethod
+    def _opened_or_created(
+        cls, path: Path, config: BaseModel, data_hashes: Mapping[str, str], seed: int, device: str
+    ) -> "Run":
         if (path / "manifest.json").exists():
             run = cls.open(path)
             run._refuse_changes(config, data_hashes)

@@ -14,7 +14,7 @@ WRITER = Path(__file__).with_name("killable_writer.py")
 
 
 class Killer:
-    """Kills writers at random moments of their first milliseconds: of more of them, if one was too slow to do anything."""
+    """Kills writers at random moments of their first milliseconds; of more of them if one was too slow."""
 
     def __init__(self, kind: str, folder: Path):
         self.kind, self.folder, self.longest = kind, folder, 0.05
