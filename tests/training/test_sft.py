@@ -38,9 +38,9 @@ def rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def step_gradient(folder, **settings):
+def step_gradient(folder, *, model=None, **settings):
     """The gradient of one optimizer step through the trainer: plain SGD with learning rate 1 subtracts it."""
-    model = tiny_model(dtype=torch.float64)
+    model = tiny_model(dtype=torch.float64) if model is None else model
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     options = {"optimizer": "sgd", "learning_rate": 1.0, "scheduler": "constant", "max_grad_norm": 0.0, "epochs": 1}
     out = run(folder, model=model, **{**options, **settings})
@@ -165,6 +165,25 @@ def test_other_architectures_go_through_the_trainer(tmp_path, architecture):
     out = run(tmp_path, model=tiny_model(architecture), lora=LoraSettings(r=4), epochs=6)
     log = rows(out.metrics_path)
     assert log[-1]["loss"] < log[0]["loss"]
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "gemma2", "phi", "gpt2"])
+def test_packing_keeps_documents_apart(tmp_path, architecture):
+    still = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0} if architecture == "gpt2" else {}
+    model = tiny_model(architecture, dtype=torch.float64, **still)
+    padded = step_gradient(tmp_path / "padded", model=model, batch_size=8)
+    model = tiny_model(architecture, dtype=torch.float64, **still)
+    packed = step_gradient(tmp_path / "packed", model=model, batch_size=8, packing=True, max_length=128)
+    for name, gradient in padded.items():
+        torch.testing.assert_close(packed[name], gradient, atol=1e-5, rtol=1e-5, msg=name)
+
+
+def test_packing_is_refused_where_documents_would_see_each_other(tmp_path):
+    model = tiny_model()
+    own = model.model.forward
+    model.model.forward = lambda input_ids, use_cache=False, **positions: own(input_ids=input_ids, use_cache=use_cache)
+    with pytest.raises(UserError, match="see each other"):
+        run(tmp_path, model=model, packing=True)
 
 
 def test_bf16_trains_on_a_cpu(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging as standard_logging
 import re
 import warnings
 from contextlib import contextmanager
@@ -120,6 +121,7 @@ def quiet():
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    standard_logging.getLogger("bitsandbytes").setLevel("ERROR")  # it warns at import of a CPU kernel it can do without
     logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():

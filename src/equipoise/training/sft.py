@@ -27,6 +27,7 @@ from equipoise.training.anomalies import Anomalies
 from equipoise.training.head import Objective, detach
 from equipoise.training.interrupts import Interrupted, StopRequest
 from equipoise.training.meter import Meter
+from equipoise.training.packing import check_documents_stay_apart
 from equipoise.training.settings import ObjectiveSettings, TrainSettings
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ def train(
         max_bad_share=settings.max_bad_share,
     )
     _check_labels(loaded.model, data)
+    if settings.packing:
+        check_documents_stay_apart(_base_of(loaded.model))
     base = fingerprint(loaded.model)
     if _is_main_process():
         checkpoints.claim(folder, _identity(loaded, data, objective, settings, seed, base))
@@ -105,7 +108,7 @@ def train(
         steps = trainer.state.global_step
         if stop.requested and steps < trainer.state.max_steps:
             raise Interrupted(stop.requested, steps, folder)
-        detach(trained.get_base_model() if hasattr(trained, "get_base_model") else trained)
+        detach(_base_of(trained))
         final = _write_final(trainer, trained, loaded, base, folder)
     trained.eval()
     seconds = time.perf_counter() - started
@@ -158,6 +161,10 @@ def _identity(
 
 
 # ---- model
+
+
+def _base_of(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _trainable(model: Any, settings: TrainSettings) -> Any:
