@@ -58,7 +58,8 @@ class Plan:
         row = vocab * dtype.itemsize
         if device.type == "cpu":
             # From 256 tokens on, the product gains less than touching fresh memory costs, but for small vocabularies.
-            most, block_bytes = min(160 * MIB // row, max(256, 16 * MIB // row)), 16 * MIB
+            # Smaller blocks suit the cache (8% at 24 MiB), larger ones a busy machine: threads meet after every pass.
+            most, block_bytes = min(160 * MIB // row, max(256, 16 * MIB // row)), 24 * MIB
         else:
             most, block_bytes = 512 * MIB // row, 256 * MIB
         most = max(1, min(limit or tokens, tokens, most))
