@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import BinaryIO
 
 from equipoise.errors import UserError
 
+NO_SPACE = 2**20  # bytes
 DOCS = "docs/troubleshooting.md#disk"
 
 
@@ -94,7 +96,7 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number = _errno(error)
+        number = _errno(error, path.parent)
         if number not in _ADVICE:
             raise
         raise UserError(
@@ -102,12 +104,15 @@ def explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _errno(error: Exception) -> int:
-    """The system's number for an error; libraries written in Rust only say it in words."""
+def _errno(error: Exception, folder: Path) -> int:
+    """The system's number for an error; libraries written in Rust only say it in words, and torch not at all."""
     if isinstance(error, OSError):
         return error.errno or 0
     found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found[1]) if found else 0
+    if found:
+        return int(found[1])
+    full = isinstance(error, RuntimeError) and folder.is_dir() and shutil.disk_usage(folder).free < NO_SPACE
+    return errno.ENOSPC if full else 0
 
 
 def make_folder(path: Path | str) -> None:

@@ -127,7 +127,8 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
         temporary = _temporary(path)
         temporary.mkdir()
         try:
-            yield temporary
+            with explained(path):  # before what fills the disk is removed
+                yield temporary
             _seal(temporary)
             _install(temporary, path)
         except BaseException:
@@ -138,8 +139,9 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
 def _seal(folder: Path) -> None:
     files = {}
     for file in sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST):
-        with file.open("rb+") as opened:
+        with file.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        with file.open("rb+" if os.name == "nt" else "rb") as opened:  # Windows flushes only what may be written to
             disk.system.fsync(opened)
         files[file.relative_to(folder).as_posix()] = {"size": file.stat().st_size, "sha256": digest}
     for below in (p for p in folder.rglob("*") if p.is_dir()):

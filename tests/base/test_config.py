@@ -1,6 +1,7 @@
 """Recipes: what is not plainly right is an error that names its line, and what is written is read back alike."""
 
 import os
+import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -126,6 +127,33 @@ def test_nested_aliases_cannot_blow_up(recipe):
     refused(recipe(f"l0: &l0 lol\n{layers}\n"))
 
 
+def test_merge_keys_are_refused_but_a_quoted_one_is_a_key_like_any_other(recipe):
+    assert "merge" in refused(recipe("part:\n  <<: {rate: 1}\n")).what
+    assert resolve(Recipe, recipe("extra: {'<<': 1}\n")).extra == {"<<": 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + "[" * 100_000,
+        "a: " + "{a: " * 5_000,
+        "\n".join(f"{' ' * i}a:" for i in range(2_000)),
+        "# " + "x" * 2**21,
+    ],
+    ids=["lists", "mappings", "blocks", "two megabytes"],
+)
+def test_what_could_take_forever_is_refused_soon(recipe, text):
+    started = time.process_time()
+    refused(recipe(text))
+    assert time.process_time() - started < 5
+
+
+def test_lines_are_known_down_to_the_item():
+    lines = load_yaml("a: 1\nb:\n  c:\n    - 1\n    - {d: 2}\n  e: x\n").lines
+    places = [("a",), ("b",), ("b", "c"), ("b", "c", 1), ("b", "c", 1, "d"), ("b", "e")]
+    assert [lines[place] for place in places] == [1, 2, 3, 5, 5, 6]
+
+
 def test_a_file_that_is_no_text(tmp_path):
     for data in (b"name: caf\xe9\n", b"\x1f\x8b\x08\x00", "name: a\n".encode("utf-16")):
         (tmp_path / "recipe.yaml").write_bytes(data)
@@ -184,6 +212,29 @@ def test_an_unknown_key_suggests_the_nearest(recipe):
     assert "rate" in far
     assert "label" in far
     assert "count" not in far, "the keys of another section are no help"
+
+
+def test_a_key_in_the_wrong_place_is_sent_to_its_section(recipe):
+    assert refused(recipe("rate: 1e-5\n")).fix == "it belongs in a section: part.rate"
+    assert refused(recipe("name: a\n"), "rate=1e-5").fix == "it belongs in a section: part.rate"
+
+
+def test_a_key_of_an_arm_that_is_named_like_a_setting_is_still_found(recipe):
+    assert "'rate'" in str(refused(recipe("arms:\n  rate: {rat: 1}\n")).fix)
+
+
+def test_what_is_missing_is_named(recipe):
+    class Needy(Section):
+        part: Part
+        wanted: int
+
+    assert refused(recipe("part: {}\n"), schema=Needy).what == "'wanted' is missing"
+
+
+def test_every_choice_that_a_field_has_is_told(recipe):
+    told = refused(recipe("when: 1.5\n")).what
+    assert "integer" in told
+    assert "'never'" in told
 
 
 def test_booleans_stand_where_booleans_belong(recipe):

@@ -3,6 +3,7 @@
 import errno
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -200,6 +201,17 @@ def test_a_full_or_read_only_disk_is_told_with_what_to_do(monkeypatch, tmp_path,
 @pytest.mark.parametrize("text", ["I/O error: No space left on device (os error 28)", "(os error 30)"])
 def test_an_error_that_rust_puts_in_words_is_understood(tmp_path, text):
     with pytest.raises(UserError, match="cannot write"), atomic_directory(tmp_path / "folder"):
+        raise RuntimeError(text)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_recognised_behind_an_error_that_names_no_cause(monkeypatch, tmp_path):
+    """What torch.save raises on a full tmpfs; the disk here is not full, so the system has to say that it is."""
+    text = "[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"
+    with pytest.raises(RuntimeError, match="unexpected pos"), atomic_directory(tmp_path / "folder"):
+        raise RuntimeError(text)
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(UserError, match="No space left"), atomic_directory(tmp_path / "folder"):
         raise RuntimeError(text)
     assert list(tmp_path.iterdir()) == []
 
