@@ -224,13 +224,16 @@ def testbed_facts(
 
 @testbed_app.command("sheet")
 def testbed_sheet() -> None:
-    """Print what the shipped model knows: exact match, entropy and nll by part and class.
+    """Print what the shipped model knows, as a Markdown table: exact match, entropy and nll by part and class.
 
     Example: equipoise testbed sheet
     """
+    import json
+
+    from equipoise.evaluation.datasheet import markdown
     from equipoise.testbed.world import datasheet_path
 
-    typer.echo(datasheet_path().read_text(encoding="utf-8"), nl=False)
+    typer.echo(markdown(json.loads(datasheet_path().read_text(encoding="utf-8"))))
 
 
 def main() -> None:
