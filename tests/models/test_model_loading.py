@@ -106,6 +106,22 @@ def test_the_fingerprint_tells_weights_but_not_the_loading_dtype(folder):
     assert one == fingerprint(load(folder, dtype="bf16").model) != fingerprint(tiny_model(seed=5))
 
 
+def test_a_tokenizer_without_a_class_splits_as_its_file_says(tmp_path):
+    """`AutoTokenizer` takes Qwen2's class for a Qwen2 model, with Qwen2's own splitting rules."""
+    from tokenizers import Regex, Tokenizer, pre_tokenizers
+
+    backend = Tokenizer.from_str(tiny_tokenizer().backend_tokenizer.to_str())
+    apart = pre_tokenizers.Split(Regex("."), "isolated")
+    backend.pre_tokenizer = pre_tokenizers.Sequence([apart, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tiny_model("qwen2").save_pretrained(tmp_path)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    config = {"pad_token": "<|pad|>", "eos_token": "<|im_end|>", "chat_template": TEMPLATE}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    loaded = load(tmp_path)
+    assert len(loaded.tokenizer.encode("the call", add_special_tokens=False)) == len("the call")
+    assert loaded.tokenizer.eos_token == "<|im_end|>" and loaded.tokenizer.chat_template == TEMPLATE
+
+
 def test_no_pad_becomes_one_that_is_not_the_end(folder):
     tiny_tokenizer(pad_token=None).save_pretrained(folder)
     loaded = load(folder)

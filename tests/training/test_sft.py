@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from equipoise.data.formatting import render
 from equipoise.errors import UserError
-from equipoise.models.loading import Loaded, quiet
+from equipoise.models.loading import Loaded, load_model, quiet
+from equipoise.models.settings import ModelSettings
 from equipoise.objectives.weighting import weighting
 from equipoise.records import Example, Message
 from equipoise.training.settings import LoraSettings, ObjectiveSettings, TrainSettings
@@ -135,6 +136,31 @@ def test_lora_trains_only_the_adapter_and_writes_it(tmp_path):
         again = PeftModel.from_pretrained(tiny_model(), out.final)
     ids = torch.tensor([[1, 40, 50]])
     torch.testing.assert_close(again(ids).logits, out.model(ids).logits)
+
+
+def test_the_final_folder_loads_as_an_adapter_of_its_base_and_of_no_other(tmp_path):
+    for name, seed in (("base", 0), ("other", 1)):
+        tiny_model(seed=seed).save_pretrained(tmp_path / name)
+        TOKENIZER.save_pretrained(tmp_path / name)
+    loaded = load_model(ModelSettings(path=str(tmp_path / "base"), device="cpu"))
+    settings = TrainSettings(epochs=1, learning_rate=1e-2, checkpoint_every=None)
+    out = train(
+        loaded, tiny_examples(), objective=ObjectiveSettings(), settings=settings, folder=tmp_path / "run", seed=1
+    )
+    again = load_model(ModelSettings(path=str(tmp_path / "base"), adapter=str(out.final), device="cpu"))
+    ids = torch.tensor([[1, 40, 50]])
+    torch.testing.assert_close(again.model(ids).logits, out.model(ids).logits)
+    with pytest.raises(UserError, match="another base"):
+        load_model(ModelSettings(path=str(tmp_path / "other"), adapter=str(out.final), device="cpu"))
+
+
+def test_training_goes_on_with_an_adapter_that_was_loaded(tmp_path):
+    first = run(tmp_path / "first", lora=LoraSettings(r=4), epochs=1)
+    adapters = {name: p.detach().clone() for name, p in first.model.named_parameters() if "lora" in name}
+    second = run(tmp_path / "second", model=first.model, lora=LoraSettings(r=4), epochs=1)
+    after = {name: p for name, p in second.model.named_parameters() if "lora" in name}
+    assert after.keys() == adapters.keys()
+    assert not any(torch.equal(after[name], adapters[name]) for name in adapters)
 
 
 def test_keep_base_leaves_the_given_model_alone(tmp_path):

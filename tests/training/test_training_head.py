@@ -7,6 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tiny_models import ARCHITECTURES, tiny_model, tiny_tokenizer
+from transformers import AutoModelForCausalLM, MixtralConfig
 
 from equipoise.errors import UserError
 from equipoise.models.loading import quiet
@@ -136,6 +137,18 @@ def test_a_batch_without_labels_is_a_zero_with_a_graph():
     assert out["loss"].item() == 0 and out["nll"].numel() == 0
     out["loss"].backward()
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+def test_a_mixture_of_experts_reports_its_balancing_loss():
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    experts = {"num_local_experts": 4, "output_router_logits": True, "router_aux_loss_coef": 0.5}
+    config = MixtralConfig(vocab_size=100, num_key_value_heads=1, **shape, **experts)
+    model = AutoModelForCausalLM.from_config(config)
+    inputs = {"input_ids": IDS, "attention_mask": MASK, "labels": LABELS}
+    expected = model(**inputs)
+    attach(model, Objective(weighting("sft")))
+    out = model(**inputs, output_router_logits=True, fused_objective=True)
+    torch.testing.assert_close(out["loss"] + 0.5 * out["aux_loss"], expected.loss)
 
 
 def test_tiny_models_fit_their_tokenizer():

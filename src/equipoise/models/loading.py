@@ -41,7 +41,7 @@ def load_model(settings: ModelSettings) -> Loaded:
         UserError: the path does not exist, the model is gated, damaged, pickled, brings code of its own, does not fit
             its tokenizer, or the adapter was made for another base.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     source, local = _locate(settings.path)
     if local:
@@ -52,7 +52,7 @@ def load_model(settings: ModelSettings) -> Loaded:
         if not local and not settings.trust_remote_code:
             _check_remote_config(source, settings.revision)
         config = AutoConfig.from_pretrained(source, **shared)
-        tokenizer = AutoTokenizer.from_pretrained(source, **shared)
+        tokenizer = tokenizers.load(source, local=local, **shared)
         both: Any = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,

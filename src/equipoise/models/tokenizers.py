@@ -9,8 +9,10 @@ import torch
 
 from equipoise.data.formatting import PLAIN_TEMPLATE, end_of_turn_ids
 from equipoise.errors import UserError
+from equipoise.models.files import read_json
 
 _PADS = ("<|pad|>", "<pad>", "[PAD]", "<PAD>", "<|padding|>", "<|finetune_right_pad_id|>", "<|vision_pad|>")
+_PROBE = "The user's  call: np.stack(x_1, 42)\n\tIt isn't É"
 _SPARE = ("<|endoftext|>", "<|reserved_special_token_0|>", "<unk>", "<|unk|>", "[UNK]", "<unused0>")
 
 
@@ -32,6 +34,26 @@ def fit(model: Any, tokenizer: Any, *, chat_template: str | None = None) -> None
         tokenizer.chat_template = _template(chat_template)
     _give_pad(model, tokenizer)
     _give_stops(model, tokenizer)
+
+
+def load(source: str, *, local: bool, **options: Any) -> Any:
+    """The tokenizer of a model; where its folder names no class, the one that splits text as `tokenizer.json` does.
+
+    `AutoTokenizer` then picks a class by the model's type, and some of those rebuild their own splitting rules.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    stored, config = Path(source, "tokenizer.json"), Path(source, "tokenizer_config.json")
+    if not local or not stored.is_file() or (config.is_file() and read_json(config).get("tokenizer_class")):
+        return tokenizer
+    from tokenizers import Tokenizer
+
+    if Tokenizer.from_file(str(stored)).encode(_PROBE, add_special_tokens=False).ids == tokenizer.encode(
+        _PROBE, add_special_tokens=False
+    ):
+        return tokenizer
+    return PreTrainedTokenizerFast.from_pretrained(source, **options)
 
 
 def _template(name: str) -> str:
