@@ -16,8 +16,8 @@ from equipoise.signals.tokens import shock_ratio
 def token_rows(loaded: Loaded, examples: Iterable[Example], *, max_length: int = 1024) -> Iterator[dict[str, Any]]:
     """Yield one row a supervised token, in the order of examples and positions.
 
-    nll is in nats, h in [0, 1] over the whole vocabulary. `is_conflict` marks the first token at which the answer leaves
-    the model's greedy one: until there both agree, so the choice under teacher forcing is the greedy choice.
+    nll is in nats, h in [0, 1] over the whole vocabulary. `is_conflict` marks the first token at which the answer
+    leaves the model's greedy one: until there both agree, so the choice under teacher forcing is the greedy choice.
     `knowledge` is the class that the example's meta names, if it does.
     """
     model, tokenizer = loaded.model.eval(), loaded.tokenizer

@@ -51,14 +51,17 @@ def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
     for arm in recipe.arms.values():
         weighting(arm.name, **arm.params)  # a mistake in the last arm shows now, not after hours
     data = load_data(recipe.data)
-    run = Run.open_or_create(folder, recipe, data_hashes=data.hashes, seed=recipe.seed, device=recipe.model.device)
+    # A model that cannot be loaded must not leave a folder that holds "another run" once the mistake is mended.
+    loaded = None if (folder / "manifest.json").exists() else load_model(recipe.model)
+    device = recipe.model.device if loaded is None else str(loaded.model.device)
+    run = Run.open_or_create(folder, recipe, data_hashes=data.hashes, seed=recipe.seed, device=device)
     with run.journal("cells.jsonl", key=lambda row: row["cell"]) as journal:
         done = {row["cell"] for row in journal.rows}
         todo = [cell for cell in cells(recipe) if cell.name not in done]
         if done:
             say(f"{len(done)} of {len(done) + len(todo)} cells are done already; going on with the rest")
         if todo:
-            loaded = load_model(recipe.model)
+            loaded = loaded or load_model(recipe.model)
             steps = step_count(recipe, data)
             with progress(steps * len(todo), recipe.name) as bar:
                 for cell in todo:
