@@ -15,7 +15,9 @@ from tiny_models import TEMPLATE, tiny_model, tiny_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from equipoise.errors import UserError
-from equipoise.models.loading import fingerprint, load_model, quiet
+from equipoise.models.adapters import fingerprint
+from equipoise.models.loading import load_model
+from equipoise.models.quiet import quiet
 from equipoise.models.settings import ModelSettings
 
 
@@ -254,6 +256,13 @@ def test_a_broken_config(folder):
     with pytest.raises(UserError, match="not valid JSON"):
         load(folder)
     (folder / "config.json").write_text('{"model_type": "no-such-type"}')
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load(folder)
+
+
+def test_a_config_that_does_not_fit_the_weights(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 48}))
     with pytest.raises(UserError, match="cannot be loaded"):
         load(folder)
 

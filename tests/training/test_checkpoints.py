@@ -18,7 +18,7 @@ from tiny_models import tiny_model
 
 from equipoise import journal
 from equipoise.errors import UserError
-from equipoise.models.loading import quiet
+from equipoise.models.quiet import quiet
 from equipoise.training import checkpoints
 
 

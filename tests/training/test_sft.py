@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from equipoise.data.formatting import render
 from equipoise.errors import UserError
-from equipoise.models.loading import Loaded, load_model, quiet
+from equipoise.models.loading import Loaded, load_model
+from equipoise.models.quiet import quiet
 from equipoise.models.settings import ModelSettings
 from equipoise.objectives.weighting import weighting
 from equipoise.records import Example, Message

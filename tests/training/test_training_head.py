@@ -10,7 +10,7 @@ from tiny_models import ARCHITECTURES, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, MixtralConfig
 
 from equipoise.errors import UserError
-from equipoise.models.loading import quiet
+from equipoise.models.quiet import quiet
 from equipoise.objectives.weighting import weighting
 from equipoise.training.head import HeadFormula, Objective, attach, detach
 

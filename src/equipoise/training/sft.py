@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import importlib.util
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,15 +13,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from equipoise import journal
 from equipoise.console import say
 from equipoise.data.formatting import Formatted, render_all
 from equipoise.errors import UserError
-from equipoise.models.loading import BASE_FILE, Loaded, fingerprint, quiet
+from equipoise.models.adapters import BASE_FILE, fingerprint
+from equipoise.models.loading import Loaded
+from equipoise.models.quiet import quiet
 from equipoise.training import checkpoints
 from equipoise.training.anomalies import Anomalies
+from equipoise.training.assembly import (
+    base_of,
+    lora_config,
+    pick_precision,
+    tokenised_dataset,
+    trainable,
+    trainer_arguments,
+)
 from equipoise.training.head import Objective, detach
 from equipoise.training.interrupts import Interrupted, StopRequest
 from equipoise.training.meter import Meter
@@ -76,7 +82,7 @@ def train(
     started = time.perf_counter()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    precision = _precision(loaded.model, settings)
+    precision = pick_precision(loaded.model, settings)
     data = render_all(
         loaded.tokenizer,
         examples,
@@ -86,13 +92,13 @@ def train(
     )
     _check_labels(loaded.model, data)
     if settings.packing:
-        check_documents_stay_apart(_base_of(loaded.model))
+        check_documents_stay_apart(base_of(loaded.model))
     base = fingerprint(loaded.model)
     if _is_main_process():
         checkpoints.claim(folder, _identity(loaded, data, objective, settings, seed, base))
     if data.dropped:
         say(f"{len(data.dropped)} examples left out, first: {data.dropped[0][0]} ({data.dropped[0][1]})")
-    model = _trainable(copy.deepcopy(loaded.model) if keep_base else loaded.model, settings)
+    model = trainable(copy.deepcopy(loaded.model) if keep_base else loaded.model, settings)
     with ExitStack() as stack:
         stack.enter_context(quiet_training())
         hooks = stack.enter_context(_hooks(folder, data, settings, validate, on_step))
@@ -108,7 +114,7 @@ def train(
         steps = trainer.state.global_step
         if stop.requested and steps < trainer.state.max_steps:
             raise Interrupted(stop.requested, steps, folder)
-        detach(_base_of(trained))
+        detach(base_of(trained))
         final = _write_final(trainer, trained, loaded, base, folder)
     trained.eval()
     seconds = time.perf_counter() - started
@@ -118,23 +124,6 @@ def train(
 
 
 # ---- checks and identity
-
-
-def _precision(model: Any, settings: TrainSettings) -> str:
-    device = model.device.type
-    wanted = settings.precision
-    if wanted == "auto":
-        if device != "cuda":
-            return "fp32"
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    if wanted == "fp16" and device == "cpu":
-        raise UserError(
-            "training in fp16 needs a GPU",
-            where="training.precision",
-            fix="use `auto`, `fp32` or `bf16` on a CPU",
-            docs="docs/troubleshooting.md#fp16-on-cpu",
-        )
-    return wanted
 
 
 def _check_labels(model: Any, data: Formatted) -> None:
@@ -158,59 +147,6 @@ def _identity(
         "training": settings.model_dump(mode="json"),
         "seed": seed,
     }
-
-
-# ---- model
-
-
-def _base_of(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _trainable(model: Any, settings: TrainSettings) -> Any:
-    """The model with what will be trained in float32: 16-bit weights would round small updates away."""
-    from peft import PeftModel
-
-    quantized = getattr(model, "quantization_method", None) is not None
-    if isinstance(model, PeftModel):
-        return model
-    if settings.lora is None:
-        if quantized:
-            raise UserError(
-                "a quantized model cannot be trained in full",
-                where="training.lora",
-                fix="give training.lora (for example `lora: {}`), or load the model unquantized",
-            )
-        for parameter in model.parameters():
-            parameter.requires_grad_(True)
-            if parameter.dtype in (torch.bfloat16, torch.float16):
-                parameter.data = parameter.data.float()
-    return model
-
-
-def _lora(model: Any, settings: TrainSettings) -> Any:
-    from peft import LoraConfig, PeftModel
-
-    if settings.lora is None or isinstance(model, PeftModel):
-        return None
-    from transformers.pytorch_utils import Conv1D
-
-    names = settings.lora.target_modules
-    head = next((n for n, m in model.named_modules() if m is model.get_output_embeddings()), "lm_head")
-    if not isinstance(names, str) and any(head == name or head.endswith("." + name) for name in names):
-        raise UserError(
-            f"the output head ({head}) cannot carry an adapter: the loss is computed from its weights directly",
-            where="training.lora.target_modules",
-            fix=f"take {head!r} out of the list, or use all-linear",
-        )
-    return LoraConfig(
-        r=settings.lora.r,
-        lora_alpha=settings.lora.alpha,  # pyright: ignore[reportArgumentType]  (a float works, and is what papers use)
-        lora_dropout=settings.lora.dropout,
-        target_modules=names,
-        task_type="CAUSAL_LM",
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
-    )
 
 
 # ---- the trainer
@@ -239,10 +175,10 @@ def _trainer(
     rows = model.get_output_embeddings().weight.shape[0]
     trainer = FusedTrainer(
         model=model,
-        args=_arguments(settings, precision, folder, seed, model.device.type),
-        train_dataset=_dataset(data, settings),
+        args=trainer_arguments(settings, precision, folder, seed, model.device.type),
+        train_dataset=tokenised_dataset(data, settings),
         processing_class=tokenizer,
-        peft_config=_lora(model, settings),
+        peft_config=lora_config(model, settings),
         callbacks=[Pace(settings.checkpoint_every, stop)],
         objective=Objective(rule, objective.detach_weights, objective.normalize),
         meter=Meter(rows, tau, float(objective.params.get("eps", 1e-6))),
@@ -251,66 +187,6 @@ def _trainer(
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     return trainer
-
-
-def _arguments(settings: TrainSettings, precision: str, folder: Path, seed: int, device: str) -> Any:
-    from trl.trainer.sft_config import SFTConfig
-
-    if settings.tensorboard:
-        if importlib.util.find_spec("tensorboard") is None:
-            raise UserError(
-                "tensorboard is not installed", where="training.tensorboard", fix='pip install "equipoise[track]"'
-            )
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")
-    return SFTConfig(
-        output_dir=str(folder / "checkpoints"),
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.scheduler,
-        warmup_steps=settings.warmup_ratio,  # below 1 it is a share of all steps
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm or math.inf,  # 0: measured, not clipped
-        optim=settings.optimizer,
-        seed=seed,
-        data_seed=seed,
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
-        use_cpu=device == "cpu",
-        max_length=settings.max_length,
-        packing=settings.packing,
-        activation_checkpointing=settings.gradient_checkpointing,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-        dataloader_pin_memory=device == "cuda",
-        pad_to_multiple_of=None,
-        save_strategy="no",  # `Pace` says when
-        eval_strategy="no",
-        logging_strategy="steps" if settings.tensorboard else "no",
-        logging_steps=settings.logging_steps,
-        logging_nan_inf_filter=False,  # it would show the mean of earlier losses for a NaN
-        restore_callback_states_from_checkpoint=True,
-        report_to=["tensorboard"] if settings.tensorboard else [],
-        disable_tqdm=True,
-        log_level="error",
-    )
-
-
-def _dataset(data: Formatted, settings: TrainSettings) -> Any:
-    from datasets import Dataset
-
-    columns = {
-        "input_ids": [row.input_ids for row in data.rows],
-        "labels": [row.labels for row in data.rows],
-        "row_index": [[i] * len(row.input_ids) for i, row in enumerate(data.rows)],
-    }
-    dataset = Dataset.from_dict(columns)
-    if settings.packing:
-        from trl.data_utils import pack_dataset
-
-        dataset = pack_dataset(dataset, settings.max_length, "bfd")
-    return dataset
 
 
 @contextmanager

@@ -1,0 +1,147 @@
+"""From settings to the parts of a trainer: precision, what trains, TRL's arguments, the dataset."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from equipoise.data.formatting import Formatted
+from equipoise.errors import UserError
+from equipoise.training.settings import TrainSettings
+
+
+def pick_precision(model: Any, settings: TrainSettings) -> str:
+    """`fp32`, `bf16` or `fp16`; fp16 on a CPU is an error, because accelerate would train in fp32 and not say so."""
+    device = model.device.type
+    wanted = settings.precision
+    if wanted == "auto":
+        if device != "cuda":
+            return "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if wanted == "fp16" and device == "cpu":
+        raise UserError(
+            "training in fp16 needs a GPU",
+            where="training.precision",
+            fix="use `auto`, `fp32` or `bf16` on a CPU",
+            docs="docs/troubleshooting.md#fp16-on-cpu",
+        )
+    return wanted
+
+
+def base_of(model: Any) -> Any:
+    """The model itself, without its PEFT wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def trainable(model: Any, settings: TrainSettings) -> Any:
+    """The model with what will be trained in float32: 16-bit weights would round small updates away."""
+    from peft import PeftModel
+
+    quantized = getattr(model, "quantization_method", None) is not None
+    if isinstance(model, PeftModel):
+        return model
+    if settings.lora is None:
+        if quantized:
+            raise UserError(
+                "a quantized model cannot be trained in full",
+                where="training.lora",
+                fix="give training.lora (for example `lora: {}`), or load the model unquantized",
+            )
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+            if parameter.dtype in (torch.bfloat16, torch.float16):
+                parameter.data = parameter.data.float()
+    return model
+
+
+def lora_config(model: Any, settings: TrainSettings) -> Any:
+    """PEFT's config, or None for full fine-tuning and for a model that brings its adapter."""
+    from peft import LoraConfig, PeftModel
+
+    if settings.lora is None or isinstance(model, PeftModel):
+        return None
+    from transformers.pytorch_utils import Conv1D
+
+    names = settings.lora.target_modules
+    head = next((n for n, m in model.named_modules() if m is model.get_output_embeddings()), "lm_head")
+    if not isinstance(names, str) and any(head == name or head.endswith("." + name) for name in names):
+        raise UserError(
+            f"the output head ({head}) cannot carry an adapter: the loss is computed from its weights directly",
+            where="training.lora.target_modules",
+            fix=f"take {head!r} out of the list, or use all-linear",
+        )
+    return LoraConfig(
+        r=settings.lora.r,
+        lora_alpha=settings.lora.alpha,  # pyright: ignore[reportArgumentType]  (a float works, and is what papers use)
+        lora_dropout=settings.lora.dropout,
+        target_modules=names,
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+    )
+
+
+def trainer_arguments(settings: TrainSettings, precision: str, folder: Path, seed: int, device: str) -> Any:
+    """TRL's arguments: nothing logged, saved or evaluated by the trainer on its own account."""
+    from trl.trainer.sft_config import SFTConfig
+
+    if settings.tensorboard:
+        if importlib.util.find_spec("tensorboard") is None:
+            raise UserError(
+                "tensorboard is not installed", where="training.tensorboard", fix='pip install "equipoise[track]"'
+            )
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")
+    return SFTConfig(
+        output_dir=str(folder / "checkpoints"),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.scheduler,
+        warmup_steps=settings.warmup_ratio,  # below 1 it is a share of all steps
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm or math.inf,  # 0: measured, not clipped
+        optim=settings.optimizer,
+        seed=seed,
+        data_seed=seed,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        use_cpu=device == "cpu",
+        max_length=settings.max_length,
+        packing=settings.packing,
+        activation_checkpointing=settings.gradient_checkpointing,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        dataloader_pin_memory=device == "cuda",
+        pad_to_multiple_of=None,
+        save_strategy="no",  # `Pace` says when
+        eval_strategy="no",
+        logging_strategy="steps" if settings.tensorboard else "no",
+        logging_steps=settings.logging_steps,
+        logging_nan_inf_filter=False,  # it would show the mean of earlier losses for a NaN
+        restore_callback_states_from_checkpoint=True,
+        report_to=["tensorboard"] if settings.tensorboard else [],
+        disable_tqdm=True,
+        log_level="error",
+    )
+
+
+def tokenised_dataset(data: Formatted, settings: TrainSettings) -> Any:
+    """Token ids, labels and, per token, the index of the example it comes from; packed if asked for."""
+    from datasets import Dataset
+
+    columns = {
+        "input_ids": [row.input_ids for row in data.rows],
+        "labels": [row.labels for row in data.rows],
+        "row_index": [[i] * len(row.input_ids) for i, row in enumerate(data.rows)],
+    }
+    dataset = Dataset.from_dict(columns)
+    if settings.packing:
+        from trl.data_utils import pack_dataset
+
+        dataset = pack_dataset(dataset, settings.max_length, "bfd")
+    return dataset
