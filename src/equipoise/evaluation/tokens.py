@@ -5,14 +5,16 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
-from equipoise.data.formatting import IGNORE, render
+from equipoise.data.formatting import IGNORE, Rendered, render
 from equipoise.models.loading import Loaded
 from equipoise.records import Example
 from equipoise.signals.tokens import shock_ratio
 
+LOGITS_MB = 256  # at once; what limits a batch
 
-@torch.no_grad()
+
 def token_rows(loaded: Loaded, examples: Iterable[Example], *, max_length: int = 1024) -> Iterator[dict[str, Any]]:
     """Yield one row a supervised token, in the order of examples and positions.
 
@@ -20,29 +22,52 @@ def token_rows(loaded: Loaded, examples: Iterable[Example], *, max_length: int =
     leaves the model's greedy one: until there both agree, so the choice under teacher forcing is the greedy choice.
     `knowledge` is the class that the example's meta names, if it does.
     """
-    model, tokenizer = loaded.model.eval(), loaded.tokenizer
+    loaded.model.eval()
+    vocab = loaded.model.get_output_embeddings().weight.shape[0]
+    limit = max(1, LOGITS_MB * 2**20 // (4 * vocab))  # tokens
+    batch: list[tuple[Example, Rendered]] = []
     for example in examples:
-        rendered = render(tokenizer, example, max_length=max_length)
-        labels = torch.tensor(rendered.labels)[1:]
+        rendered = render(loaded.tokenizer, example, max_length=max_length)
+        longest = max(len(row.input_ids) for _, row in [*batch, (example, rendered)])
+        if batch and longest * (len(batch) + 1) > limit:
+            yield from _read(loaded, batch)
+            batch = []
+        batch.append((example, rendered))
+    if batch:
+        yield from _read(loaded, batch)
+
+
+@torch.no_grad()
+def _read(loaded: Loaded, batch: list[tuple[Example, Rendered]]) -> Iterator[dict[str, Any]]:
+    device = loaded.model.device
+    ids = pad_sequence([torch.tensor(row.input_ids) for _, row in batch], batch_first=True).to(device)
+    lengths = torch.tensor([len(row.input_ids) for _, row in batch], device=device)
+    mask = torch.arange(ids.shape[1], device=device) < lengths[:, None]
+    # The model's own logits, so that a scale or a cap of its head is in them.
+    logits = loaded.model(input_ids=ids, attention_mask=mask.long()).logits
+    for (example, row), scores in zip(batch, logits):
+        labels = torch.tensor(row.labels)[1:]
         where = (labels != IGNORE).nonzero().flatten()
-        targets = labels[where]
-        ids = torch.tensor([rendered.input_ids], device=model.device)
-        # The model's own logits, so that a scale or a cap of its head is in them; one short example at a time.
-        logp = model(input_ids=ids).logits[0, where.to(model.device)].float().log_softmax(-1).cpu()
-        nll = -logp.gather(1, targets[:, None]).squeeze(1)
-        entropy = torch.special.entr(logp.exp()).sum(-1)
-        h = entropy / math.log(logp.shape[1])
-        shock = shock_ratio(nll, h)
-        disagrees = (logp.argmax(-1) != targets).tolist()
-        first = disagrees.index(True) if True in disagrees else None
-        for i, target in enumerate(targets.tolist()):
-            yield {
-                "item": example.id,
-                "knowledge": example.meta.get("knowledge"),
-                "position": i,
-                "token": tokenizer.decode([target]),
-                "nll": nll[i].item(),
-                "h": h[i].item(),
-                "shock": shock[i].item(),
-                "is_conflict": i == first,
-            }
+        yield from _rows(
+            example, scores[where.to(device)].float().log_softmax(-1).cpu(), labels[where], loaded.tokenizer
+        )
+
+
+def _rows(example: Example, logp: torch.Tensor, targets: torch.Tensor, tokenizer: Any) -> Iterator[dict[str, Any]]:
+    """Rows of one example from log-probabilities [N, V] and the tokens [N] that it has there."""
+    nll = -logp.gather(1, targets[:, None]).squeeze(1)
+    h = torch.special.entr(logp.exp()).sum(-1) / math.log(logp.shape[1])
+    shock = shock_ratio(nll, h)
+    disagrees = (logp.argmax(-1) != targets).tolist()
+    first = disagrees.index(True) if True in disagrees else None
+    for i, target in enumerate(targets.tolist()):
+        yield {
+            "item": example.id,
+            "knowledge": example.meta.get("knowledge"),
+            "position": i,
+            "token": tokenizer.decode([target]),
+            "nll": nll[i].item(),
+            "h": h[i].item(),
+            "shock": shock[i].item(),
+            "is_conflict": i == first,
+        }
