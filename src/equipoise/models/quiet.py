@@ -65,5 +65,5 @@ def explained(path: str) -> Iterator[None]:
         raise UserError(
             f"the model cannot be loaded: {first}",
             where=where,
-            fix="check the files and the memory that is free, and that this version of transformers knows the architecture",
+            fix="check the files, the free memory, and that this version of transformers knows the architecture",
         ) from error
