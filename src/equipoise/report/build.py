@@ -43,11 +43,15 @@ def render(run: RunData) -> str:
     """Render a run as one HTML page; the same run gives the same bytes."""
     analysis = run.analysis or tables.simple_analysis(run) or {}
     arms = styles(run.arms)
+    hidden = not_applicable(run)
+    for file in hidden.values():
+        run.problems.pop(file, None)
     curves = styles([*arms, *(name for name in run.metrics if name not in arms)])
     return _environment().get_template("report.html").render(
         run=run,
         title=str(run.config.get("name") or run.path.resolve().name),
         description=run.config.get("description"),
+        hidden=hidden,
         line=tables.what_was_run(run, analysis),
         counts=tables.item_counts(run),
         task_words=tables.TASK_WORDS,
@@ -56,6 +60,7 @@ def render(run: RunData) -> str:
         curve_arms={name: arm for name, arm in curves.items() if name in run.metrics},
         notes=[str(note) for note in _list(analysis.get("notes"))],
         verdicts=_part(run, "analysis.json", lambda: tables.verdicts(analysis)),
+        changes=_part(run, "analysis.json", lambda: tables.before_and_after(run)),
         table=_part(run, "results.json", lambda: _table(analysis, arms)),
         trade=_part(run, "analysis.json", lambda: plots.trade_offs(analysis, arms) if analysis else None),
         curves=_part(run, "metrics.jsonl", lambda: plots.learning_curves(run.metrics, curves)),
@@ -69,6 +74,17 @@ def render(run: RunData) -> str:
         manifest=json.dumps(run.manifest, indent=2, ensure_ascii=False, sort_keys=True) if run.manifest else "",
         versions=_mapping(run.manifest.get("versions")),
     )  # fmt: skip
+
+
+def not_applicable(run: RunData) -> dict[str, str]:
+    """Name the sections that this run cannot have, with their files; they are passed over without a word."""
+    hidden = {}
+    arms, model = run.config.get("arms"), run.config.get("model")
+    if run.missed is None and isinstance(arms, dict) and not {"sft", "r-eaft"} <= set(arms):
+        hidden["missed"] = "missed.json"
+    if run.detection is None and isinstance(model, dict) and model.get("path") != "testbed":
+        hidden["detection"] = "detection.json"  # whose truth is known only there
+    return hidden
 
 
 def _part(run: RunData, file: str, make: Callable[[], Any], *, empty_is_content: bool = False) -> Part:

@@ -55,6 +55,21 @@ def verdicts(analysis: Mapping[str, Any]) -> list[Verdict]:
     return shown
 
 
+def before_and_after(run: RunData) -> list[str]:
+    """Say in a sentence for each arm and task what training changed: the verdicts of a run without a hypothesis."""
+    analysis, counts = run.analysis or {}, item_counts(run)
+    if analysis.get("hypotheses") != []:
+        return []
+    before = analysis["untrained"]
+    return [
+        f"{arm} answers {100 * scores[task]['mean']:.1f}% of {counts[task]} questions on {task} right"
+        + (f"; before training it was {100 * before[task]:.1f}%." if task in before else ".")
+        for arm, scores in analysis["arms"].items()
+        for task in analysis["tasks"]
+        if task in scores
+    ]
+
+
 def _details(row: Mapping[str, Any]) -> str:
     parts = [str(row.get("test") or "")]
     if row.get("estimate") is not None:
