@@ -116,7 +116,9 @@ def analyze(
 def evaluate(
     model: Annotated[str, typer.Argument(help="A run directory, a model folder, a Hub name, or `testbed`.")],
     overrides: Overrides = None,
-    recipe: Annotated[str, typer.Option(help="Recipe whose tasks are asked.")] = "knowledge-update",
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe whose tasks are asked; a run's own, else knowledge-update.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for item-level predictions.")] = None,
 ) -> None:
     """Ask a model the questions of a recipe and score the answers strictly.

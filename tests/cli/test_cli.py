@@ -113,9 +113,13 @@ def test_run_report_evaluate_on_own_data(tmp_path):
     assert "Left out" not in page and "missing or damaged" not in page
     (folder / "report.html").unlink()
     assert run("report", folder).returncode == 0 and (folder / "report.html").exists()
-    scored = run("evaluate", folder, "data.updates=updates.jsonl", "data.keep=null", "data.skills=null", cwd=tmp_path)
-    assert scored.returncode == 0, scored.stderr
-    assert "correction" in scored.stdout and "100.0" in scored.stdout
+    for model in (folder, folder / "cells" / "r-eaft" / "seed-42"):
+        scored = run("evaluate", model, "--out", tmp_path / "scored", cwd=tmp_path)
+        assert scored.returncode == 0, scored.stderr
+        again = {tuple(line.split()[:2]) for line in scored.stdout.splitlines()}
+        assert {(r["task"], f"{100 * r['value']:.1f}") for r in results.values() if r["method"] == "r-eaft"} <= again
+    other = run("evaluate", "testbed", "--recipe", "knowledge-update", *SMALL, cwd=tmp_path)
+    assert other.returncode == 0 and ("correction", "0.0") in {tuple(s.split()[:2]) for s in other.stdout.splitlines()}
     finished = run("run", "knowledge-update", *own, cwd=tmp_path)
     assert finished.returncode == 0 and "2 of 2 cells are done already" in finished.stderr
     changed = run("run", "knowledge-update", *own, "seed=7", cwd=tmp_path)

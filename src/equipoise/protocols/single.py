@@ -85,11 +85,17 @@ def _preview(settings: ProtocolRecipe) -> None:
     print("".join(f"»{text}«" if supervised else text for text, supervised in seen["pieces"]))
 
 
-def evaluate_model(model: str, recipe: str, overrides: list[str], out: Path | None) -> None:
-    """Ask `model` the questions of a recipe, print the scores, and write item-level predictions into `out`."""
-    settings = resolve_grid(find(recipe), overrides)
+def evaluate_model(model: str, recipe: str | None, overrides: list[str], out: Path | None) -> None:
+    """Ask `model` the questions of a recipe, print the scores, and write item-level predictions into `out`.
+
+    Without a recipe a run directory is asked its own questions, any other model those of `knowledge-update`.
+    """
+    run = _run_of(Path(model))
+    own = run / "config.yaml" if run and not recipe else find(recipe or "knowledge-update")
+    settings = resolve_grid(own, overrides)
+    base = resolve_grid(run / "config.yaml", []).model if run else settings.model
+    target = _model_settings(model, base)
     options = settings.evaluation
-    target = _model_settings(model, settings.model)
     from equipoise.evaluation.knowledge import evaluate, summarise
     from equipoise.models.loading import load_model
     from equipoise.pipelines.knowledge_update import load_data, tasks
@@ -110,26 +116,23 @@ def evaluate_model(model: str, recipe: str, overrides: list[str], out: Path | No
         write_jsonl(out / "predictions.jsonl", [row.model_dump() for row in predictions])
 
 
+def _run_of(path: Path) -> Path | None:
+    """Find the run directory that `path` is, or lies in."""
+    return next((folder for folder in (path, *path.absolute().parents) if (folder / "cells.jsonl").is_file()), None)
+
+
 def _model_settings(model: str, base: ModelSettings) -> ModelSettings:
     """Read `model` as a run directory with one trained cell, one such cell, a model folder, or a name."""
     path = Path(model)
     if (path / "cells.jsonl").is_file():
         finals = sorted(path.glob("cells/*/*/final"))
         if len(finals) != 1:
-            names = ", ".join(str(final.parent.relative_to(path)) for final in finals)
+            names = ", ".join(str(final.parent) for final in finals) or "none of them has finished"
             raise UserError(f"{model} holds {len(finals)} trained models", fix=f"name one of them: {names}")
         path = finals[0]
     if (path / "final").is_dir():
         path = path / "final"
     if (path / "adapter_config.json").is_file():
-        recorded = _recorded_base(path) or base
-        return recorded.model_copy(update={"adapter": str(path)})
+        # The base that the run's config names, so that an adapter meets what it was trained on.
+        return base.model_copy(update={"adapter": str(path)})
     return base.model_copy(update={"path": str(path) if path.exists() else model, "adapter": None})
-
-
-def _recorded_base(adapter: Path) -> ModelSettings | None:
-    """Find the model that a run directory's config names, so that an adapter meets the base it was trained on."""
-    for folder in adapter.parents:
-        if (folder / "cells.jsonl").is_file():
-            return resolve(ProtocolRecipe, folder / "config.yaml", []).model
-    return None
