@@ -62,7 +62,7 @@ def _cell(numbers: dict[str, Any] | None) -> str:
         return ""
     if not numbers.get("ci"):
         return _percent(numbers["mean"])
-    low, high = numbers["ci"]
+    low, high = (min(max(bound, 0.0), 1.0) for bound in numbers["ci"])  # a share goes no further
     return f"{_percent(numbers['mean'])}  [{_percent(low)}, {_percent(high)}]"
 
 
