@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -214,10 +215,10 @@ def preview(loaded: Loaded, recipe: KnowledgeUpdateRecipe, data: KnowledgeData) 
         "trainable": trainable,
         "parameters": sum(p.numel() for p in loaded.model.parameters()),
         # What trains is float32 and has a gradient and two moments of Adam beside it.
-        "memory_gb": (held + 16 * trainable) / 1e9,
+        "memory_mb": (held + 16 * trainable) / 1e6,
         "pieces": [
-            (loaded.tokenizer.decode([token]), label != IGNORE)
-            for token, label in zip(rendered.input_ids, rendered.labels)
+            (loaded.tokenizer.decode([rendered.input_ids[i] for i in run]), supervised)
+            for supervised, run in groupby(range(len(rendered.labels)), lambda i: rendered.labels[i] != IGNORE)
         ],
     }
 

@@ -45,8 +45,11 @@ class KnowledgeUpdateRecipe(Section):
 
 
 class ProtocolRecipe(KnowledgeUpdateRecipe):
-    """A grid of runs: every arm is an objective, every seed drives initialisation and data order."""
+    """A grid of runs: every arm is an objective, every seed drives initialisation and data order.
 
-    protocol: Literal["a"] = "a"
+    `protocol` says which claims the analysis tests; without one it compares what is there.
+    """
+
+    protocol: Literal["a"] | None = None
     arms: dict[str, ObjectiveSettings] = Field(min_length=1)
     seeds: list[int] = Field(default=[42, 123, 456, 789, 2024], min_length=1)

@@ -68,7 +68,7 @@ def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
                     journal.append(_run(cell, loaded, recipe, data, folder / "cells" / cell.name, bar, steps))
     return finish(
         folder,
-        protocol=recipe.protocol if len(recipe.arms) > 1 else None,
+        protocol=recipe.protocol,
         margin=recipe.evaluation.margin,
         tau=shock_threshold(recipe),
     )

@@ -80,8 +80,8 @@ def _preview(settings: ProtocolRecipe) -> None:
         print(f"           {note}")
     print(f"runs:      {sum(1 for _ in cells(settings)) - 1}, of {seen['steps']} optimizer steps each")
     print(f"trainable: {seen['trainable']:,} of {seen['parameters']:,} parameters")
-    print(f"memory:    about {seen['memory_gb']:.1f} GB for weights, gradients and optimizer, activations not counted")
-    print("example (supervised tokens in »«):")
+    print(f"memory:    about {seen['memory_mb']:,.0f} MB for weights, gradients and optimizer, activations not counted")
+    print("example (what carries loss stands in »«):")
     print("".join(f"»{text}«" if supervised else text for text, supervised in seen["pieces"]))
 
 
