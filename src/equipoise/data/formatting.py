@@ -125,7 +125,7 @@ def render_all(
         first = "; ".join(f"{row}: {reason}" for row, reason in out.dropped[:3]) or "there are no examples"
         raise UserError(
             f"{len(out.dropped)} of {total} examples cannot be trained on ({first})",
-            fix="raise training.max_length, mend the rows, or raise data.max_bad_share",
+            fix="raise training.max_length, mend the rows, or raise training.max_bad_share",
             docs="docs/your-data.md#dropped-rows",
         )
     return out

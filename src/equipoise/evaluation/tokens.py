@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from equipoise.data.formatting import IGNORE, Rendered, render
+from equipoise.data.formatting import IGNORE, Rendered, Unusable, render
 from equipoise.models.loading import Loaded
 from equipoise.records import Example
 from equipoise.signals.tokens import shock_ratio
@@ -20,14 +20,18 @@ def token_rows(loaded: Loaded, examples: Iterable[Example], *, max_length: int =
 
     nll is in nats, h in [0, 1] over the whole vocabulary. `is_conflict` marks the first token at which the answer
     leaves the model's greedy one: until there both agree, so the choice under teacher forcing is the greedy choice.
-    `knowledge` is the class that the example's meta names, if it does.
+    `knowledge` is the class that the example's meta names, if it does. Examples that training would leave out, such as
+    those longer than `max_length`, have no rows.
     """
     loaded.model.eval()
     vocab = loaded.model.get_output_embeddings().weight.shape[0]
     limit = max(1, LOGITS_MB * 2**20 // (4 * vocab))  # tokens
     batch: list[tuple[Example, Rendered]] = []
     for example in examples:
-        rendered = render(loaded.tokenizer, example, max_length=max_length)
+        try:
+            rendered = render(loaded.tokenizer, example, max_length=max_length)
+        except Unusable:
+            continue
         longest = max(len(row.input_ids) for _, row in [*batch, (example, rendered)])
         if batch and longest * (len(batch) + 1) > limit:
             yield from _read(loaded, batch)
@@ -49,7 +53,7 @@ def _read(loaded: Loaded, batch: list[tuple[Example, Rendered]]) -> Iterator[dic
         labels = torch.tensor(row.labels)[1:]
         where = (labels != IGNORE).nonzero().flatten()
         yield from _rows(
-            example, scores[where.to(device)].float().log_softmax(-1).cpu(), labels[where], loaded.tokenizer
+            example, scores[where.to(scores.device)].float().log_softmax(-1).cpu(), labels[where], loaded.tokenizer
         )
 
 

@@ -66,14 +66,15 @@ def _greedy(model: Any, prompts: list[list[int]], stops: list[int], new: int) ->
         mask[row, width - len(prompt) :] = 1
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config)
-    last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's own signature hides it
+    last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(base.forward).parameters else {}
     stop = torch.tensor(stops, device=device)
     rows = torch.arange(len(prompts), device=device)  # which prompt each row of the batch belongs to
     out: list[list[int]] = [[] for _ in prompts]
     for _ in range(new):
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "past_key_values": cache}
         logits = model(**inputs, use_cache=True, **last_only).logits
-        chosen = logits[:, -1].argmax(-1)
+        chosen = logits[:, -1].argmax(-1).to(device)  # a model spread over devices may answer on its last
         going = ~torch.isin(chosen, stop)
         for row, token, alive in zip(rows.tolist(), chosen.tolist(), going.tolist()):
             if alive:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from equipoise.data.formatting import IGNORE, render
+from equipoise.data.formatting import IGNORE, Formatted, render_all
 from equipoise.data.loading import check_disjoint, load_examples
 from equipoise.errors import UserError
 from equipoise.evaluation.knowledge import Item, Task, evaluate, summarise
@@ -21,6 +21,7 @@ from equipoise.objectives.weighting import weighting
 from equipoise.pipelines.settings import DataSettings, KnowledgeUpdateRecipe
 from equipoise.records import Example, Message, Prediction
 from equipoise.testbed.world import PARTS, Fact, World
+from equipoise.training.assembly import check_settings
 from equipoise.training.settings import ObjectiveSettings, TrainSettings
 from equipoise.training.sft import train
 
@@ -176,8 +177,12 @@ def run_cell(
     objective: ObjectiveSettings,
     seed: int,
     on_step: Callable[[dict[str, Any]], None] | None = None,
+    keep_base: bool = True,
 ) -> list[Prediction]:
-    """Train one arm with one seed from a copy of the base, then score it; a cell that was cut off resumes."""
+    """Train one arm with one seed, then score it; a cell that was cut off resumes.
+
+    With `keep_base` it trains a copy, so that both are in memory; without, `loaded` is used up.
+    """
     result = train(
         loaded,
         training_rows(recipe, data),
@@ -186,9 +191,25 @@ def run_cell(
         folder=folder,
         seed=seed,
         on_step=on_step,
-        keep_base=True,
+        keep_base=keep_base,
     )
     return score_model(replace(loaded, model=result.model), recipe, data, folder, method=method, seed=seed)
+
+
+def check_training(loaded: Loaded, recipe: KnowledgeUpdateRecipe, data: KnowledgeData) -> Formatted:
+    """Find out before anything is written whether this model can be trained on these rows; return them rendered.
+
+    Raises:
+        UserError: too many rows cannot be trained on, or the settings do not fit the model.
+    """
+    check_settings(loaded.model, recipe.training)
+    return render_all(
+        loaded.tokenizer,
+        training_rows(recipe, data),
+        train_on_prompt=recipe.training.train_on_prompt,
+        max_length=recipe.training.max_length,
+        max_bad_share=recipe.training.max_bad_share,
+    )
 
 
 def training_rows(recipe: KnowledgeUpdateRecipe, data: KnowledgeData) -> list[Example]:
@@ -203,19 +224,23 @@ def step_count(recipe: KnowledgeUpdateRecipe, data: KnowledgeData) -> int:
     return math.ceil(batches / settings.gradient_accumulation) * settings.epochs
 
 
-def preview(loaded: Loaded, recipe: KnowledgeUpdateRecipe, data: KnowledgeData) -> dict[str, Any]:
-    """Describe a run without making it: counts, steps, sizes, and one example with its loss mask."""
-    rendered = render(loaded.tokenizer, data.updates[0], max_length=recipe.training.max_length)
+def preview(loaded: Loaded, recipe: KnowledgeUpdateRecipe, data: KnowledgeData, *, copies: int = 1) -> dict[str, Any]:
+    """Describe a run without making it: counts, steps, sizes, and one example with its loss mask.
+
+    `copies` of the weights are in memory at once: a grid keeps the base beside the model in training.
+    """
+    formatted = check_training(loaded, recipe, data)
+    rendered = formatted.rows[0]
     trainable = trainable_parameters(loaded.model, recipe.training)
     held = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
     return {
         "counts": {kind: len(getattr(data, kind)) for kind in ("updates", "keep", "skills")},
-        "notes": data.notes,
+        "notes": data.notes + [f"{name} left out: {reason}" for name, reason in formatted.dropped],
         "steps": step_count(recipe, data),
         "trainable": trainable,
         "parameters": sum(p.numel() for p in loaded.model.parameters()),
         # What trains is float32 and has a gradient and two moments of Adam beside it.
-        "memory_mb": (held + 16 * trainable) / 1e6,
+        "memory_mb": (copies * held + 16 * trainable) / 1e6,
         "pieces": [
             (loaded.tokenizer.decode([rendered.input_ids[i] for i in run]), supervised)
             for supervised, run in groupby(range(len(rendered.labels)), lambda i: rendered.labels[i] != IGNORE)

@@ -1,12 +1,21 @@
 """The schema of a knowledge-update recipe; torch-free, so that it is checked before anything heavy is imported."""
 
-from typing import Literal
+import re
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from equipoise.config import Section
 from equipoise.models.settings import ModelSettings
 from equipoise.training.settings import ObjectiveSettings, TrainSettings
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def names_a_folder(arm: str) -> bool:
+    """Tell whether an arm can be called so: its cells lie in a folder of that name, beside the untrained model's."""
+    fits = re.fullmatch(r'[^\\/<>:"|?*\x00-\x1f]{1,100}', arm) is not None
+    return fits and arm[0] not in ". " and arm[-1] not in ". " and arm != "untrained"
 
 
 class DataSettings(Section):
@@ -36,7 +45,7 @@ class KnowledgeUpdateRecipe(Section):
     pipeline: Literal["knowledge_update"] = "knowledge_update"
     name: str = "knowledge-update"
     description: str = ""
-    seed: int = Field(default=42, ge=0, lt=2**32)
+    seed: Seed = 42
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
@@ -47,9 +56,25 @@ class KnowledgeUpdateRecipe(Section):
 class ProtocolRecipe(KnowledgeUpdateRecipe):
     """A grid of runs: every arm is an objective, every seed drives initialisation and data order.
 
-    `protocol` says which claims the analysis tests; without one it compares what is there.
+    `protocol` says which claims the analysis tests; without one it compares what is there. `objective` and `seed` are
+    those of a single run, and an error where no arm or seed of the grid is that.
     """
 
     protocol: Literal["a"] | None = None
     arms: dict[str, ObjectiveSettings] = Field(min_length=1)
-    seeds: list[int] = Field(default=[42, 123, 456, 789, 2024], min_length=1)
+    seeds: list[Seed] = Field(default=[42, 123, 456, 789, 2024], min_length=1)
+
+    @model_validator(mode="after")
+    def _check_grid(self) -> Self:
+        for arm in self.arms:
+            if not names_a_folder(arm):
+                raise ValueError(
+                    f"{arm!r} is no name for an arm: use letters, digits, '-' and '_', and not `untrained`"
+                )
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("a seed stands twice in seeds")
+        if self.objective != ObjectiveSettings() and self.objective not in self.arms.values():
+            raise ValueError("objective has no effect in a grid: change arms.NAME instead")
+        if self.seed != type(self).model_fields["seed"].default and self.seed not in self.seeds:
+            raise ValueError("seed has no effect in a grid: change seeds instead")
+        return self

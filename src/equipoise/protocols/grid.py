@@ -12,6 +12,7 @@ from equipoise.objectives.weighting import weighting
 from equipoise.pipelines.knowledge_update import (
     UNTRAINED,
     KnowledgeData,
+    check_training,
     load_data,
     run_cell,
     score_untrained,
@@ -54,6 +55,8 @@ def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
     # A model that cannot be loaded must not leave a folder that holds "another run" once the mistake is mended.
     loaded = None if (folder / "manifest.json").exists() else load_model(recipe.model)
     device = recipe.model.device if loaded is None else str(loaded.model.device)
+    if loaded is not None:
+        check_training(loaded, recipe, data)
     run = Run.open_or_create(folder, recipe, data_hashes=data.hashes, seed=recipe.seed, device=device)
     with run.journal("cells.jsonl", key=lambda row: row["cell"]) as journal:
         done = {row["cell"] for row in journal.rows}
@@ -65,7 +68,9 @@ def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
             steps = step_count(recipe, data)
             with progress(steps * len(todo), recipe.name) as bar:
                 for cell in todo:
-                    journal.append(_run(cell, loaded, recipe, data, folder / "cells" / cell.name, bar, steps))
+                    keep = cell is not todo[-1]  # the last one needs no copy: a single run holds its weights once
+                    place = folder / "cells" / cell.name
+                    journal.append(_run(cell, loaded, recipe, data, place, bar, steps, keep_base=keep))
     return finish(
         folder,
         protocol=recipe.protocol,
@@ -79,7 +84,17 @@ def shock_threshold(recipe: ProtocolRecipe) -> float | None:
     return next((arm.params.get("tau", 5.0) for arm in recipe.arms.values() if arm.name == "r-eaft"), None)
 
 
-def _run(cell: Cell, loaded: Loaded, recipe: ProtocolRecipe, data: KnowledgeData, folder: Path, bar, steps) -> dict:
+def _run(
+    cell: Cell,
+    loaded: Loaded,
+    recipe: ProtocolRecipe,
+    data: KnowledgeData,
+    folder: Path,
+    bar: Any,
+    steps: int,
+    *,
+    keep_base: bool,
+) -> dict[str, Any]:
     started = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     log = CellLog(folder / "log.txt")
@@ -104,6 +119,7 @@ def _run(cell: Cell, loaded: Loaded, recipe: ProtocolRecipe, data: KnowledgeData
             objective=recipe.arms[cell.arm],
             seed=cell.seed,
             on_step=on_step,
+            keep_base=keep_base,
         )
     bar.advance(steps - seen, note=cell.name)
     seconds = time.perf_counter() - started

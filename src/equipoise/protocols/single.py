@@ -6,10 +6,11 @@ from typing import Any
 from equipoise.catalogue import find
 from equipoise.config import dump_yaml, load_yaml, resolve
 from equipoise.console import say, table
+from equipoise.disk import make_folder
 from equipoise.errors import UserError
 from equipoise.journal import write_jsonl
 from equipoise.models.settings import ModelSettings
-from equipoise.pipelines.settings import KnowledgeUpdateRecipe, ProtocolRecipe
+from equipoise.pipelines.settings import KnowledgeUpdateRecipe, ProtocolRecipe, names_a_folder
 from equipoise.report.build import build_report
 from equipoise.runs import Run
 
@@ -39,7 +40,9 @@ def resolve_grid(path: Path, overrides: list[str]) -> ProtocolRecipe:
     if "arms" in load_yaml(path):
         return resolve(ProtocolRecipe, path, overrides)
     single = resolve(KnowledgeUpdateRecipe, path, overrides)
-    return ProtocolRecipe(**dict(single), arms={single.objective.name: single.objective}, seeds=[single.seed])
+    name = single.objective.name
+    arm = name if names_a_folder(name) else "objective"  # that there is no such weighting is told later
+    return ProtocolRecipe(**dict(single), arms={arm: single.objective}, seeds=[single.seed])
 
 
 def show(analysis: dict[str, Any]) -> None:
@@ -73,12 +76,13 @@ def _preview(settings: ProtocolRecipe) -> None:
     from equipoise.protocols.grid import cells
 
     data = load_data(settings.data)
-    seen = preview(load_model(settings.model), settings, data)
+    runs = sum(1 for _ in cells(settings)) - 1
+    seen = preview(load_model(settings.model), settings, data, copies=min(runs, 2))
     print(dump_yaml(settings))
     print("rows:      " + ", ".join(f"{count} {kind}" for kind, count in seen["counts"].items()))
     for note in seen["notes"]:
         print(f"           {note}")
-    print(f"runs:      {sum(1 for _ in cells(settings)) - 1}, of {seen['steps']} optimizer steps each")
+    print(f"runs:      {runs}, of {seen['steps']} optimizer steps each")
     print(f"trainable: {seen['trainable']:,} of {seen['parameters']:,} parameters")
     print(f"memory:    about {seen['memory_mb']:,.0f} MB for weights, gradients and optimizer, activations not counted")
     print("example (what carries loss stands in »«):")
@@ -93,8 +97,11 @@ def evaluate_model(model: str, recipe: str | None, overrides: list[str], out: Pa
     run = _run_of(Path(model))
     own = run / "config.yaml" if run and not recipe else find(recipe or "knowledge-update")
     settings = resolve_grid(own, overrides)
-    base = resolve_grid(run / "config.yaml", []).model if run else settings.model
+    of_model = [override for override in overrides if override.startswith("model.")]
+    base = resolve_grid(run / "config.yaml", of_model).model if run else settings.model
     target = _model_settings(model, base)
+    if out:
+        make_folder(out)  # before the work whose result it is to hold
     options = settings.evaluation
     from equipoise.evaluation.knowledge import evaluate, summarise
     from equipoise.models.loading import load_model
@@ -112,7 +119,6 @@ def evaluate_model(model: str, recipe: str | None, overrides: list[str], out: Pa
     rows = summarise(predictions, scoring=options.scoring)
     table(model, ["task", "right, in %", "n"], [[row.task, _percent(row.value), str(row.n)] for row in rows])
     if out:
-        out.mkdir(parents=True, exist_ok=True)
         write_jsonl(out / "predictions.jsonl", [row.model_dump() for row in predictions])
 
 

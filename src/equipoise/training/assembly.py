@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from equipoise.config import nearest
 from equipoise.data.formatting import Formatted
 from equipoise.errors import UserError
 from equipoise.training.settings import TrainSettings
@@ -57,6 +59,42 @@ def trainable(model: Any, settings: TrainSettings) -> Any:
             if parameter.dtype in (torch.bfloat16, torch.float16):
                 parameter.data = parameter.data.float()
     return model
+
+
+def check_settings(model: Any, settings: TrainSettings) -> None:
+    """Check what only the libraries and the model can tell, before anything is written.
+
+    Raises:
+        UserError: there is no such optimizer, or no module of the model has a name in `target_modules`.
+    """
+    from peft import PeftModel
+    from transformers.training_args import OptimizerNames
+
+    optimizers = [str(name.value) for name in OptimizerNames]
+    if settings.optimizer not in optimizers:
+        close = nearest(settings.optimizer, optimizers)
+        raise UserError(
+            f"there is no optimizer {settings.optimizer!r}" + (f"; did you mean {close!r}?" if close else ""),
+            where="training.optimizer",
+            fix="take one of transformers' OptimizerNames, such as adamw_torch",
+        )
+    if settings.lora is None or isinstance(model, PeftModel) or settings.lora.target_modules == "all-linear":
+        return
+    targets = settings.lora.target_modules
+    names = [name for name, _ in model.named_modules()]
+    if isinstance(targets, str):
+        unmatched = [targets] if not any(re.fullmatch(targets, name) for name in names) else []
+    else:
+        unmatched = [t for t in targets if not any(name == t or name.endswith(f".{t}") for name in names)]
+    if unmatched:
+        leaves = sorted(
+            {n.rpartition(".")[2] for n, m in model.named_modules() if getattr(m, "weight", None) is not None}
+        )
+        raise UserError(
+            f"{type(model).__name__} has no module {unmatched[0]!r}",
+            where="training.lora.target_modules",
+            fix=f"use all-linear, or some of {', '.join(leaves[:12])}",
+        )
 
 
 def lora_config(model: Any, settings: TrainSettings) -> Any:

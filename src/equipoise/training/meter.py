@@ -41,7 +41,7 @@ class Meter:
         if accelerator.num_processes > 1:
             sums = accelerator.reduce(sums, "sum")
             sums[0] /= accelerator.num_processes  # every rank's loss was scaled up for DDP's mean
-        row = dict(zip(_FIELDS, sums.double().tolist()))
+        row = dict(zip(_FIELDS, sums.tolist()))
         n = max(row["tokens"], 1.0)
         return {
             "loss": row["loss"],

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from equipoise.config import Section
 
@@ -30,6 +31,16 @@ class LoraSettings(Section):
     alpha: float = Field(default=32, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: str | list[str] = "all-linear"
+
+    @field_validator("target_modules")
+    @classmethod
+    def _is_a_pattern(cls, names: str | list[str]) -> str | list[str]:
+        if isinstance(names, str):
+            try:
+                re.compile(names)
+            except re.error as error:
+                raise ValueError(f"no regular expression: {error}") from None
+        return names
 
 
 class TrainSettings(Section):

@@ -24,6 +24,7 @@ from equipoise.training import checkpoints
 from equipoise.training.anomalies import Anomalies
 from equipoise.training.assembly import (
     base_of,
+    check_settings,
     lora_config,
     pick_precision,
     tokenised_dataset,
@@ -83,6 +84,7 @@ def train(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     precision = pick_precision(loaded.model, settings)
+    check_settings(loaded.model, settings)
     data = render_all(
         loaded.tokenizer,
         examples,
