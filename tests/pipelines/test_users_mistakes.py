@@ -45,9 +45,7 @@ def test_a_single_run_and_its_resolved_config_are_grids(tmp_path):
     settings = single.resolve_grid(tmp_path / "one.yaml", [])
     assert (list(settings.arms), settings.seeds) == (["eaft"], [7])
     odd = single.resolve_grid(tmp_path / "one.yaml", ["objective.name=no/such"])
-    assert [arm.name for arm in odd.arms.values()] == [
-        "no/such"
-    ]  # refused later, by name
+    assert [arm.name for arm in odd.arms.values()] == ["no/such"]  # refused later, by name
     (tmp_path / "config.yaml").write_text(json.dumps(settings.model_dump(mode="json")))
     assert single.resolve_grid(tmp_path / "config.yaml", []) == settings
 
