@@ -23,8 +23,11 @@ def warn(text: str) -> None:
         say(f"warning: {text}")
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table of results on stdout: drawn on a terminal, aligned plain text elsewhere."""
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: bool = False) -> None:
+    """Print a table on stdout: drawn on a terminal, aligned plain text elsewhere.
+
+    Numbers, which every column but the first holds unless the table is one of `words`, stand to the right.
+    """
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
@@ -32,7 +35,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
         drawn = Table(title=Text(title), title_justify="left")
         for i, column in enumerate(columns):
-            drawn.add_column(Text(column), justify="left" if i == 0 else "right")
+            drawn.add_column(Text(column), justify="left" if words or i == 0 else "right")
         for row in rows:
             drawn.add_row(*(Text(cell) for cell in row))
         Console().print(drawn)
@@ -40,7 +43,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
     _print(title)
     for row in [columns, *rows]:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]
+        cells = [
+            cell.ljust(width) if words or i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         _print("  ".join(cells).rstrip())
 
 

@@ -31,7 +31,7 @@ class Finding:
 def examine() -> int:
     """Print the examination; return 0 if everything that is needed is there, else 2."""
     findings = [*_python(), *_packages(), *_device(), *_extras(), *_token(), *_disk()]
-    table("equipoise doctor", ["what", "state", "detail"], [[f.what, f.state, f.detail] for f in findings])
+    table("equipoise doctor", ["what", "state", "detail"], [[f.what, f.state, f.detail] for f in findings], words=True)
     return 2 if any(f.state == BAD for f in findings) else 0
 
 

@@ -69,6 +69,11 @@ def test_a_plain_table_is_aligned(capsys):
     assert capsys.readouterr().out.splitlines() == ["scores", "arm     right", "sft       7.5", "r-eaft  100.0"]
 
 
+def test_a_table_of_words_stands_to_the_left(capsys):
+    console.table("found", ["what", "state"], [["gpu", "ok"], ["hub token", "note"]], words=True)
+    assert capsys.readouterr().out == "found\nwhat       state\ngpu        ok\nhub token  note\n"
+
+
 def test_a_table_without_rows_is_its_head(capsys):
     console.table("scores", ["arm", "right"], [])
     assert capsys.readouterr().out.splitlines() == ["scores", "arm  right"]

@@ -260,6 +260,14 @@ def test_a_broken_config(folder):
         load(folder)
 
 
+def test_a_name_that_is_neither_a_folder_nor_can_be_looked_up(monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"no folder mymodle here.*cannot be reached"):
+        load_model(ModelSettings(path="mymodle"))
+
+
 def test_a_config_that_does_not_fit_the_weights(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 48}))

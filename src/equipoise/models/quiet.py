@@ -61,6 +61,12 @@ def explained(path: str) -> Iterator[None]:
                 where=where,
                 fix="check the name and revision; for a private model set HF_TOKEN or run `hf auth login`",
             ) from error
+        if any(isinstance(e, hub.LocalEntryNotFoundError) for e in seen):
+            raise UserError(
+                f"there is no folder {path} here, and the Hugging Face Hub cannot be reached to look for the model",
+                where=where,
+                fix="check the path, which counts from the folder you are in, or the connection to the Hub",
+            ) from error
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"the model cannot be loaded: {first}",

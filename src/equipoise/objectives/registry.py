@@ -101,7 +101,11 @@ def weighting(name: str, **params: Any) -> Weighting:
     hints = get_type_hints(function, include_extras=True)
     for key, value in params.items():
         if key not in known:
-            raise UserError(f"weighting {name!r} has no parameter {key!r}", fix=_suggestion(key, sorted(known)))
+            raise UserError(
+                f"weighting {name!r} has no parameter {key!r}",
+                fix=_suggestion(key, sorted(known)),
+                docs="docs/own-model.md#another-objective",
+            )
         _check(f"{name}.{key}", value, hints[key])
     values = known | params
     return Weighting(
