@@ -84,6 +84,19 @@ def test_a_mistake_of_the_user_is_one_clear_message(words, expected, tmp_path):
     assert not list(tmp_path.rglob("cells.jsonl"))
 
 
+@pytest.mark.parametrize(
+    ("mistake", "told"),
+    [
+        ("objective.name=reaft", "did you mean 'r-eaft'?"),
+        ("objective.params={gamma: 2}", "has no parameter 'gamma'"),
+        ("objective.params={tau: -1}", "above 0"),
+    ],
+)
+def test_dry_run_checks_the_objective(tmp_path, mistake, told):
+    outcome = run("run", "knowledge-update", "--dry-run", *SMALL, mistake, cwd=tmp_path)
+    assert outcome.returncode == 2 and told in outcome.stderr and not outcome.stdout
+
+
 def test_dry_run_shows_everything_and_writes_nothing(tmp_path):
     outcome = run("run", "knowledge-update", "--dry-run", *SMALL, cwd=tmp_path)
     assert outcome.returncode == 0, outcome.stderr
@@ -121,7 +134,7 @@ def test_run_report_evaluate_on_own_data(tmp_path):
     other = run("evaluate", "testbed", "--recipe", "knowledge-update", *SMALL, cwd=tmp_path)
     assert other.returncode == 0 and ("correction", "0.0") in {tuple(s.split()[:2]) for s in other.stdout.splitlines()}
     finished = run("run", "knowledge-update", *own, cwd=tmp_path)
-    assert finished.returncode == 0 and "2 of 2 cells are done already" in finished.stderr
+    assert finished.returncode == 0 and "2 of 2 cells are done already; analysing them again" in finished.stderr
     changed = run("run", "knowledge-update", *own, "seed=7", cwd=tmp_path)
     assert changed.returncode == 2 and "seed (was 42, is 7)" in changed.stderr
 

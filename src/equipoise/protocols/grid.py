@@ -43,14 +43,23 @@ def cells(recipe: ProtocolRecipe) -> Iterator[Cell]:
             yield Cell(arm, seed)
 
 
+def check_arms(recipe: ProtocolRecipe) -> None:
+    """Find a mistake in an arm, the last one too, before anything is loaded and not after hours.
+
+    Raises:
+        UserError: no such weighting, no such parameter of it, or a value out of range.
+    """
+    for arm in recipe.arms.values():
+        weighting(arm.name, **arm.params)
+
+
 def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
     """Run, or go on with, the grid of `recipe` in `folder`, then analyse it; return the analysis.
 
     Raises:
         UserError: the folder holds another recipe or other data, or an input is at fault.
     """
-    for arm in recipe.arms.values():
-        weighting(arm.name, **arm.params)  # a mistake in the last arm shows now, not after hours
+    check_arms(recipe)
     data = load_data(recipe.data)
     # A model that cannot be loaded must not leave a folder that holds "another run" once the mistake is mended.
     loaded = None if (folder / "manifest.json").exists() else load_model(recipe.model)
@@ -62,7 +71,8 @@ def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
         done = {row["cell"] for row in journal.rows}
         todo = [cell for cell in cells(recipe) if cell.name not in done]
         if done:
-            say(f"{len(done)} of {len(done) + len(todo)} cells are done already; going on with the rest")
+            rest = "going on with the rest" if todo else "analysing them again"
+            say(f"{len(done)} of {len(done) + len(todo)} cells are done already; {rest}")
         if todo:
             loaded = loaded or load_model(recipe.model)
             steps = step_count(recipe, data)

@@ -73,8 +73,9 @@ def _preview(settings: ProtocolRecipe) -> None:
     """Print what a run would do: the resolved config, counts, one rendered example with its mask, sizes."""
     from equipoise.models.loading import load_model
     from equipoise.pipelines.knowledge_update import load_data, preview
-    from equipoise.protocols.grid import cells
+    from equipoise.protocols.grid import cells, check_arms
 
+    check_arms(settings)
     data = load_data(settings.data)
     runs = sum(1 for _ in cells(settings)) - 1
     seen = preview(load_model(settings.model), settings, data, copies=min(runs, 2))
