@@ -104,6 +104,57 @@ class TaggedAnswer(Row):
         return f"{self.context}\n\n{self.question}" if self.context else self.question
 
 
+class Entity(Row):
+    """A piece of a text that names something, and of what type it is."""
+
+    type: str = Field(min_length=1)
+    text: str = Field(min_length=1)
+
+
+class Sentence(Row):
+    """A text to find entities in.
+
+    Attributes:
+        dataset: the domain it belongs to, as the recipe names it.
+        entities: the right answer, in the order of the text, repeated ones repeated; None where nobody labelled it.
+    """
+
+    id: str
+    text: str = Field(min_length=1)
+    dataset: str
+    entities: list[Entity] | None = None
+    meta: dict[str, Any] = {}
+
+
+class Sample(Row):
+    """One of the K answers that a model gave to an input; (`id`, `model`, `sample`) names it.
+
+    Attributes:
+        id: of the input.
+        sample: 0 to K-1.
+        seed: what this one answer was drawn with.
+        text: the answer as it came, without special tokens and without thinking.
+        entities: what it says, or None where it cannot be read; `problem` says why.
+        logprob: summed over its tokens, in nats; None where the backend does not tell.
+        least_logprob: of its least likely token.
+        thinking: characters of thinking that were stripped before the answer.
+    """
+
+    id: str
+    model: str
+    sample: int = Field(ge=0)
+    seed: int = Field(ge=0)
+    prompt_sha256: str
+    text: str
+    entities: list[Entity] | None = None
+    problem: str | None = None
+    finish: Literal["stop", "length"] = "stop"
+    tokens: int | None = Field(default=None, ge=0)
+    logprob: float | None = None
+    least_logprob: float | None = None
+    thinking: int = Field(default=0, ge=0)
+
+
 class Prediction(Row):
     """One answer of one model to one item, scored. `phrasing` 0 is the trained one."""
 
