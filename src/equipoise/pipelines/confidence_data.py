@@ -256,9 +256,9 @@ def split(recipe: ConfidenceRecipe, rows: Sequence[Answered]) -> dict[str, list[
 
 
 def questions_of(recipe: ConfidenceRecipe, questions: Sequence[Question]) -> dict[str, list[Question]]:
-    """The questions of each split; which one a question falls into hangs on its group alone, not on the seed."""
+    """The questions of each split; which one a question falls into hangs on its group alone, not on a run's seed."""
     shares = {name: getattr(recipe.data, name) for name in SPLITS[1:]}
-    return split_groups(questions, {"train": 1 - sum(shares.values()), **shares}, seed=0)
+    return split_groups(questions, {"train": 1 - sum(shares.values()), **shares}, recipe.data.split_seed)
 
 
 def write_data(

@@ -50,6 +50,7 @@ class TagSettings(Section):
     """
 
     tagged: str | None = None
+    split_seed: Seed = 0  # another one sets other questions apart, to check what was chosen with the first in view
     validation: Share = 0.1  # watched while training, chooses `best_*`
     calibration: Share = 0.1  # fits calibrators and the abstention threshold
     test: Share = 0.1  # only measured
