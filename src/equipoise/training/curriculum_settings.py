@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -37,5 +37,6 @@ class CurriculumSettings(Section):
 
     def schedule(self) -> Schedule:
         """What `Curriculum` takes."""
-        values: dict[str, Any] = self.model_dump()
-        return Schedule(**values | {"bins": tuple(self.bins)})
+        values = self.model_dump()
+        values["bins"] = tuple(self.bins)
+        return Schedule(**values)
