@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from equipoise.errors import UserError
 from equipoise.metrics.entities import Pair, canonical, sentence_f1
 from equipoise.metrics.graded import Floats, probabilities
+from equipoise.metrics.text import plain
 from equipoise.records import Sample
 
 Label = Literal["largest", "majority"]
@@ -98,7 +99,7 @@ def pseudo_label(samples: Sequence[Sample], *, label: Label = "largest") -> Pseu
 
 
 def _answer(sample: Sample) -> Answer:
-    return tuple((entity.type, entity.text) for entity in sample.entities or ())
+    return tuple((plain(entity.type), plain(entity.text)) for entity in sample.entities or ())
 
 
 def _between(clusters: Sequence[Answer]) -> dict[tuple[Answer, Answer], float]:
