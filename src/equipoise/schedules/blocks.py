@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 MOST = 64
@@ -61,13 +62,16 @@ class Blocks:
     def windows(self, share: float, least: int) -> tuple[Window, Window, float] | None:
         """The last two windows, each `share` of all blocks, and the noise of a single step within them.
 
-        None before a window has `least` blocks.
+        Their errors are widened by what neighbouring blocks still have in common. None before a window has `least`.
         """
         count = int(share * len(self.closed))
         if count < least:
             return None
         both = self.closed[-2 * count :]
-        return window(both[:count]), window(both[count:]), noise(both)
+        before, now = window(both[:count]), window(both[count:])
+        alike = remembered(both[:count], both[count:])
+        wider = math.sqrt((1 + alike) / (1 - alike))  # what AR(1) adds to the error of a mean
+        return before._replace(error=before.error * wider), now._replace(error=now.error * wider), noise(both)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, as plain JSON values."""
@@ -86,6 +90,23 @@ def window(blocks: Sequence[Block]) -> Window:
     mean = sum(block.tokens * block.mean for block in blocks) / tokens
     spread = sum((block.tokens * (block.mean - mean)) ** 2 for block in blocks)
     return Window(mean, math.sqrt(spread * len(blocks) / (len(blocks) - 1)) / tokens)
+
+
+def remembered(*windows: Sequence[Block]) -> float:
+    """How much neighbouring block means still resemble each other: their lag-one correlation, from 0 to 0.9.
+
+    The mean was estimated from the same blocks, which lowers the correlation by about (1 + 4r) / n; that is put back.
+    """
+    products = squares = 0.0
+    for blocks in windows:
+        middle = window(blocks).mean
+        rest = [block.mean - middle for block in blocks]
+        products += sum(one * two for one, two in pairwise(rest))
+        squares += sum(one * one for one in rest)
+    if squares == 0.0:
+        return 0.0
+    n = len(windows[0])
+    return min(max((products / squares + 1 / n) / max(1 - 4 / n, 0.5), 0.0), 0.9)
 
 
 def noise(blocks: Iterable[Block]) -> float:

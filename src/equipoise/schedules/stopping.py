@@ -14,7 +14,7 @@ from equipoise.errors import UserError
 from equipoise.schedules.blocks import Blocks
 
 Reason = Literal["plateau", "overfitting", "divergence", "non-finite"]
-LEAST = 4  # blocks in a window; below that their spread says little
+LEAST = 8  # blocks in a window; below that their spread says little
 SIGMAS = 6.0  # a loss this far above its start is no noise
 
 
@@ -44,8 +44,8 @@ class StoppingSettings:
     delta: float = 0.02
     z: float = 1.645
     checks: int = 3
-    window: float = 0.25
-    block: int = 4
+    window: float = 0.33
+    block: int = 8
     k: float = 3.0
     rise_z: float = 1.645
     rises: int = 2
@@ -56,7 +56,7 @@ class StoppingSettings:
     def __post_init__(self) -> None:
         positive = {name: getattr(self, name) > 0 for name in ("delta", "z", "k", "rise_z")}
         whole = {name: getattr(self, name) >= 1 for name in ("checks", "rises", "non_finite")}
-        ranges = {"floor": 0 <= self.floor <= 1, "window": 0 < self.window <= 0.5, "divergence": self.divergence > 1}
+        ranges = {"floor": 0 <= self.floor <= 1, "window": 0.2 <= self.window <= 0.5, "divergence": self.divergence > 1}
         bounds = {"block": self.block >= 2, "restarts": self.restarts >= 0}
         for name, good in {**positive, **whole, **ranges, **bounds}.items():
             value = getattr(self, name)

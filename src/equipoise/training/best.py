@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+MEAN_LOSS = "mean_example_loss"  # what a validation by `example_losses` is called in `validation.jsonl`
+
 
 @dataclass(frozen=True)
 class Best:

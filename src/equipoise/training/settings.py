@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from equipoise.config import Section
+from equipoise.schedules.stopping import StoppingSettings as StoppingRule
 
 PRESETS: dict[str, dict[str, Any]] = {
     "domain": {"epochs": 3, "learning_rate": 1e-5, "batch_size": 4},
@@ -43,13 +44,34 @@ class LoraSettings(Section):
         return names
 
 
+RULE = StoppingRule()
+
+
+class StoppingSettings(Section):
+    """When to stop before the last epoch; `equipoise.schedules.stopping.StoppingSettings` explains each setting."""
+
+    floor: float = Field(default=RULE.floor, ge=0, le=1)
+    delta: float = Field(default=RULE.delta, gt=0)
+    z: float = Field(default=RULE.z, gt=0)
+    checks: int = Field(default=RULE.checks, ge=1)
+    window: float = Field(default=RULE.window, ge=0.2, le=0.5)
+    block: int = Field(default=RULE.block, ge=2)
+    k: float = Field(default=RULE.k, gt=0)
+    rise_z: float = Field(default=RULE.rise_z, gt=0)
+    rises: int = Field(default=RULE.rises, ge=1)
+    divergence: float = Field(default=RULE.divergence, gt=1)
+    non_finite: int = Field(default=RULE.non_finite, ge=1)
+    restarts: int = Field(default=RULE.restarts, ge=0)
+
+
 class TrainSettings(Section):
     """Supervised fine-tuning. A preset fills in what is not given: `domain` 3 epochs, `surgical` 50.
 
     `token_learning_rate` is that of the rows of new tokens, null the same as the others'. `lora: null` trains all
     weights. `precision: auto` is bf16 on a GPU that has it, fp16 on one that does not, fp32 elsewhere.
     `checkpoint_every` counts optimizer steps; `epoch` saves after each epoch, null only when interrupted. An optimizer
-    step sees `batch_size * gradient_accumulation` examples (per device).
+    step sees `batch_size * gradient_accumulation` examples (per device). `stopping: {}` stops in time; null trains to
+    the end.
     """
 
     preset: Literal["domain", "surgical"] | None = None
@@ -74,6 +96,7 @@ class TrainSettings(Section):
     keep_checkpoints: int = Field(default=2, ge=1)
     max_bad_share: float = Field(default=0.05, ge=0, le=1)
     tensorboard: bool = False
+    stopping: StoppingSettings | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -33,7 +33,7 @@ from equipoise.training.assembly import (
     trainable,
     trainer_arguments,
 )
-from equipoise.training.best import Best
+from equipoise.training.best import MEAN_LOSS, Best
 from equipoise.training.head import Objective, detach
 from equipoise.training.interrupts import Interrupted, StopRequest
 from equipoise.training.meter import Meter
@@ -42,6 +42,7 @@ from equipoise.training.settings import ObjectiveSettings, TrainSettings
 
 if TYPE_CHECKING:
     from equipoise.records import Example
+    from equipoise.schedules.stopping import Verdict
 
 
 @dataclass
@@ -56,6 +57,7 @@ class TrainResult:
     seconds: float
     final: Path
     dropped: list[tuple[str, str]] = field(default_factory=list)
+    stopped: Verdict | None = None
 
 
 def train(
@@ -73,6 +75,7 @@ def train(
     eval_steps: int | None = None,
     keep_best: Mapping[str, Best] | None = None,
     checkpoints_in: str | Path | None = None,
+    example_losses: Callable[[Any, int], Sequence[float]] | None = None,
 ) -> TrainResult:
     """Train `loaded.model` on the answers of `examples`; a folder with a valid checkpoint of the same run is resumed.
 
@@ -85,6 +88,8 @@ def train(
         token_rows: ids of tokens whose embeddings train beside the adapter, in both tables. Without an adapter all do.
         keep_best: for each name, a folder of that name in `folder` holds the model of the best validation so far.
         checkpoints_in: where `checkpoint-N/` folders go; by default `checkpoints` in `folder`.
+        example_losses: called like `validate`, for the loss of each validation example, always in the same order; by
+            them `settings.stopping` sees overfitting, and the model of the lowest mean is kept in `best_loss/`.
 
     Raises:
         UserError: the data, model and settings do not go together, the folder holds another run, or training met too
@@ -109,9 +114,12 @@ def train(
     model = trainable(copy.deepcopy(loaded.model) if keep_base else loaded.model, settings)
     with ExitStack() as stack:
         stack.enter_context(quiet_training())
-        hooks = stack.enter_context(_hooks(folder, places, data, settings, validate, on_step))
+        hooks = stack.enter_context(_hooks(folder, places, data, settings, validate or example_losses, on_step))
         hooks.token_learning_rate = settings.token_learning_rate
         hooks.eval_steps, hooks.keep_best = eval_steps, dict(keep_best or {})
+        hooks.example_losses = example_losses
+        if example_losses is not None:
+            hooks.keep_best = {"best_loss": Best(MEAN_LOSS, higher_is_better=False), **hooks.keep_best}
         hooks.write_model = partial(_write_model, loaded, base)
         stop = stack.enter_context(StopRequest())
         config = lora_config(model, settings, token_rows)
@@ -124,7 +132,9 @@ def train(
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
         trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
         steps = trainer.state.global_step
-        if stop.requested and steps < trainer.state.max_steps:
+        stopper = trainer.stopper
+        stopped = None if stopper is None else stopper.rule.verdict
+        if stop.requested and steps < trainer.state.max_steps and stopped is None:
             raise Interrupted(stop.requested, steps, folder)
         detach(base_of(trained))
         final = folder / "final"
@@ -132,8 +142,9 @@ def train(
             _write_model(loaded, base, trained, final)
     trained.eval()
     seconds = time.perf_counter() - started
+    metrics, skipped = folder / "metrics.jsonl", hooks.anomalies.steps
     return TrainResult(
-        trained, loaded.tokenizer, steps, folder / "metrics.jsonl", hooks.anomalies.steps, seconds, final, data.dropped
+        trained, loaded.tokenizer, steps, metrics, skipped, seconds, final, data.dropped, stopped=stopped
     )
 
 
@@ -213,7 +224,7 @@ def _trainer(
         train_dataset=tokenised_dataset(data, settings),
         processing_class=tokenizer,
         peft_config=adapter,
-        callbacks=[Pace(settings.checkpoint_every, stop)],
+        callbacks=[Pace(settings.checkpoint_every, stop), *_stoppers(settings, hooks.supervised)],
         objective=Objective(rule, objective.detach_weights, objective.normalize),
         meter=Meter(rows, tau, float(objective.params.get("eps", 1e-6))),
         hooks=hooks,
@@ -221,6 +232,20 @@ def _trainer(
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     return trainer
+
+
+def _stoppers(settings: TrainSettings, supervised: Sequence[int]) -> list[Any]:
+    from equipoise.training.stopping import StoppingCallback
+
+    if settings.stopping is None:
+        return []
+    if settings.stopping.restarts and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "restarts need a single process: several would shuffle differently",
+            where="training.stopping.restarts",
+            fix="set it to 0, or train in one process",
+        )
+    return [StoppingCallback(settings.stopping.model_dump(), len(supervised), sum(supervised))]
 
 
 @contextmanager
@@ -250,6 +275,8 @@ def _hooks(
             validate=validate,
             validations=None if validate is None else opened("validation"),
             on_step=on_step if _is_main_process() else None,
+            supervised=[row.supervised for row in data.rows],
+            stops=None if settings.stopping is None else opened("stopping"),
         )
 
 

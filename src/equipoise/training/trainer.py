@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from equipoise.errors import UserError
 from equipoise.models.token_rows import spare_copies
 from equipoise.training import checkpoints, splitting
 from equipoise.training.anomalies import Anomalies
-from equipoise.training.best import Best, finite
+from equipoise.training.best import MEAN_LOSS, Best, finite
 from equipoise.training.head import Objective, attach, detach
 from equipoise.training.meter import Meter
 from equipoise.training.rng import restore_rng, rng_state
+from equipoise.training.stoppable import Stoppable, append_once
 
 
 @dataclass
@@ -41,9 +42,12 @@ class StepHooks:
     keep_best: Mapping[str, Best] = field(default_factory=dict)
     write_model: Callable[[Any, Path], None] | None = None
     on_step: Callable[[dict[str, Any]], None] | None = None
+    supervised: Sequence[int] = ()
+    example_losses: Callable[[Any, int], Sequence[float]] | None = None
+    stops: Any = None
 
 
-class FusedTrainer(SFTTrainer):
+class FusedTrainer(Stoppable, SFTTrainer):
     """Overrides what the objective and durability need; loop, optimizer, schedule and parallelism are the parents'."""
 
     def __init__(self, *args: Any, objective: Objective, meter: Meter, hooks: StepHooks, **kwargs: Any):
@@ -196,26 +200,37 @@ class FusedTrainer(SFTTrainer):
         row = {"step": step, "epoch": round(float(self.state.epoch or 0.0), 6), "learning_rate": learning_rate}
         row |= {name: _finite(value) for name, value in self._row.items()}
         self._row = None
+        self._watch(row, self._batches)
         if self.args.logging_strategy != "no":
             for name in ("entropy", "shocked_share", "mean_weight", "token_accuracy"):
                 self._metrics["train"][name].append(row[name] or 0.0)
         if self.hooks.on_step is not None:
             self.hooks.on_step(row)
-        if self.is_world_process_zero():
-            if step % self.hooks.logging_steps == 0:
-                append_once(self.hooks.metrics, row)
-            self._validate(step)
+        if self.is_world_process_zero() and step % self.hooks.logging_steps == 0:
+            append_once(self.hooks.metrics, row)
+        self._validate(step)
 
     def _validate(self, step: int) -> None:
         hooks = self.hooks
         per_epoch = max(self.state.max_steps // max(int(self.args.num_train_epochs), 1), 1)
-        if hooks.validate is None or (step % per_epoch and (hooks.eval_steps is None or step % hooks.eval_steps)):
+        due = step % per_epoch == 0 or (hooks.eval_steps is not None and step % hooks.eval_steps == 0) or self._stopped
+        if not due or (hooks.validate is None and hooks.example_losses is None):
             return
+        losses = self._validated(step) if self.is_world_process_zero() else None
+        if hooks.example_losses is not None:
+            self._compare(step, losses)
+
+    def _validated(self, step: int) -> list[float] | None:
+        """Validate on this process; the losses of the validation examples, if the pipeline gives them."""
+        hooks = self.hooks
         before = rng_state()
         model: Any = self.model
         model.eval()
         with torch.no_grad():
-            result = hooks.validate(model, step)
+            result = {} if hooks.validate is None else hooks.validate(model, step)
+            losses = None if hooks.example_losses is None else list(map(float, hooks.example_losses(model, step)))
+        if losses:
+            result = {**result, MEAN_LOSS: sum(losses) / len(losses)}
         self._keep_best(model, step, result)
         if self.args.logging_strategy != "no":
             should_log = self.control.should_log  # which logging clears, and the step's own numbers come later
@@ -224,6 +239,7 @@ class FusedTrainer(SFTTrainer):
         model.train()
         restore_rng(before)
         append_once(hooks.validations, {"step": step, **{k: _finite(v) for k, v in result.items()}})
+        return losses
 
     def _keep_best(self, model: Any, step: int, result: Mapping[str, Any]) -> None:
         """Save before the numbers are journalled: cut off in between, a resumed run does both again."""
@@ -307,13 +323,6 @@ def save_pretrained(model: Any, folder: str | Path, state_dict: dict | None = No
         targets = model.active_peft_config.target_modules or ()
         extra["save_embedding_layers"] = not {"embed_tokens", "lm_head", "wte"}.isdisjoint(targets)
     model.save_pretrained(str(folder), state_dict=state_dict, **extra)
-
-
-def append_once(journal: Any, row: dict[str, Any]) -> None:
-    """Append unless this step is there: a resumed run repeats the steps after its checkpoint bit by bit."""
-    last = journal.rows[-1]["step"] if journal.rows else 0
-    if row["step"] > last:
-        journal.append(row)
 
 
 def _finite(value: Any) -> Any:
