@@ -1,6 +1,5 @@
 """Rows of a source one by one: the usable ones, the others with line and reason, and the fields that nobody reads."""
 
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +33,6 @@ def open_rows(source: str | Path, fields: Sequence[str]) -> Rows:
     """The rows of the JSONL file or JSON array at a path, or of `hub:NAME:SPLIT`, whose columns `fields` are read."""
     name = str(source)
     return HubRows(name, fields) if name.startswith(PREFIX) else JsonRows(Path(name).expanduser())
-
-
-def plain(text: str) -> str:
-    """A text by which the same question is known again, whatever its white space or composition of accents."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 class Gathered(Generic[Kept]):

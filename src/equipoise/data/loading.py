@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from equipoise.data.gathering import Dropped, Gathered, Ids, Rows, open_rows, plain
+from equipoise.data.gathering import Dropped, Gathered, Ids, Rows, open_rows
 from equipoise.data.jsonl import DOCS, BadRow, shown
 from equipoise.data.rows import FIELDS, Draft, parse_row
 from equipoise.errors import UserError
+from equipoise.metrics.text import plain
 from equipoise.records import Example, Message
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from equipoise.data.columns import COLUMNS, FIELDS, renamed
-from equipoise.data.gathering import Dropped, Gathered, Ids, Rows, Unused, open_rows, plain
+from equipoise.data.gathering import Dropped, Gathered, Ids, Rows, Unused, open_rows
 from equipoise.data.hub import PREFIX
 from equipoise.data.jsonl import BadRow, kind, shown
 from equipoise.data.keyed import KeyedRows, is_keyed
 from equipoise.data.rows import optional, required, row_id, texts
 from equipoise.errors import UserError
 from equipoise.metrics.answers import KINDS, normalise
+from equipoise.metrics.text import plain
 from equipoise.records import Question
 
 _POLARITY = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}

@@ -4,9 +4,9 @@ import hashlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from equipoise.data.gathering import plain
 from equipoise.data.jsonl import shown
 from equipoise.errors import UserError
+from equipoise.metrics.text import plain
 from equipoise.records import Question, TaggedAnswer
 
 Item = TypeVar("Item", Question, TaggedAnswer)

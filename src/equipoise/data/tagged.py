@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from equipoise.config import nearest
-from equipoise.data.gathering import Dropped, Gathered, Ids, Rows, open_rows, plain
+from equipoise.data.gathering import Dropped, Gathered, Ids, Rows, open_rows
 from equipoise.data.jsonl import BadRow, shown
 from equipoise.data.rows import optional, required, row_id
 from equipoise.errors import UserError
+from equipoise.metrics.text import plain
 from equipoise.records import Question, TaggedAnswer
 
 FIELDS = ("question", "tagged_response", "dataset", "context", "answer", "correct", "model", "id", "group")

@@ -11,6 +11,11 @@ _FIRST_ARTICLE = re.compile(r"\W*\b(?i:a|an|the)\s+(?=\w)")
 _DECIMALS = re.compile(r"(?<![\w.])(\d+)(?:\.0+|(\.\d*?[1-9])0+)(?![\w]|\.\d)")
 
 
+def plain(text: str) -> str:
+    """A text by which the same one is known again, whatever its white space or composition of accents."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
 def normalise(text: str) -> str:
     """Bring a text to one spelling: case, articles, punctuation, white space and numbers no longer tell two apart.
 
