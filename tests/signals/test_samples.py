@@ -156,10 +156,10 @@ def test_agreement_prefers_few_entities_and_comparable_confidence_does_not():
         even = comparable(values, [len(label.entities) for label in labels])
         assert abs(rank(even, counts)) < 0.1
         assert rank(even[some], reliability[some]) > rank(values[some], reliability[some]) + 0.01
-        # of the surest tenth about as many are empty as of all, where every one was
+        # of the surest tenth about as many are empty as of all, where most were
         first = np.argsort(-values, kind="stable")[:150]
         fair = np.argsort(-even, kind="stable")[:150]
-        assert (counts[first] == 0).mean() > 0.9
+        assert (counts[first] == 0).mean() > 0.8
         assert (counts[fair] == 0).mean() < 0.3
 
 

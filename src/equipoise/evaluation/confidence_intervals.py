@@ -45,8 +45,8 @@ def over_groups(rows: Sequence[Row], measured: Row) -> dict[str, dict[str, Any]]
         if not own:
             continue
         correct = np.array([row["correct"] for row in own], dtype=bool)
-        drawn = _draws([group_of(row) for row in own])
-        out[task] = {"answer_accuracy": _interval(lambda at, y=correct: float(y[at].mean()), len(own), drawn)}
+        drawn = draws([group_of(row) for row in own])
+        out[task] = {"answer_accuracy": interval(lambda at, y=correct: float(y[at].mean()), len(own), drawn)}
         if any("p" not in row for row in own):
             continue
         p = arrays(own)[0]
@@ -55,11 +55,12 @@ def over_groups(rows: Sequence[Row], measured: Row) -> dict[str, dict[str, Any]]
             def measure(at: np.ndarray, p: np.ndarray = p, y: np.ndarray = correct, name: str = name) -> float | None:
                 return scores(p[at], y[at], only=name, **measured)[0][name]
 
-            out[task][name] = _interval(measure, len(own), [] if name in BINNED else drawn)
+            out[task][name] = interval(measure, len(own), [] if name in BINNED else drawn)
     return out
 
 
-def _draws(groups: Sequence[Any]) -> list[np.ndarray]:
+def draws(groups: Sequence[Any]) -> list[np.ndarray]:
+    """Rows [n] of each of `RESAMPLES` resamples: whole groups drawn anew, with all rows that are in them."""
     members: dict[Any, list[int]] = {}
     for i, group in enumerate(groups):
         members.setdefault(group, []).append(i)
@@ -68,8 +69,8 @@ def _draws(groups: Sequence[Any]) -> list[np.ndarray]:
     return [np.concatenate([each[i] for i in rng.integers(len(each), size=len(each))]) for _ in range(RESAMPLES)]
 
 
-def _interval(measure: Callable[[np.ndarray], float | None], n: int, drawn: Sequence[np.ndarray]) -> Row | None:
-    """The measure of all rows, and its percentile interval over those draws that allow it, if they are most."""
+def interval(measure: Callable[[np.ndarray], float | None], n: int, drawn: Sequence[np.ndarray]) -> Row | None:
+    """Give the measure of all n rows, and its percentile interval over those draws that allow it, if they are most."""
     value = measure(np.arange(n))
     if value is None:
         return None
