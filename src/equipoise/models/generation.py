@@ -74,6 +74,23 @@ def stop_ids(model: Any, tokenizer: Any) -> set[int]:
     return out | ({configured} if isinstance(configured, int) else set(configured or ()))
 
 
+def left_padded(prompts: Sequence[list[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Token ids, attention mask and positions (each B x T) of prompts that end together."""
+    width = max(len(p) for p in prompts)
+    ids = torch.zeros(len(prompts), width, dtype=torch.long, device=device)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt, device=device)
+        mask[row, width - len(prompt) :] = 1
+    return ids, mask, (mask.cumsum(1) - 1).clamp(min=0)
+
+
+def last_only(model: Any) -> dict[str, int]:
+    """What to pass to `forward` for the logits of the last position alone, where the model knows how."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's own signature hides it
+    return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(base.forward).parameters else {}
+
+
 def _batches(prompts: Sequence[list[int]], new: int, batch_tokens: int) -> Iterator[list[int]]:
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     while order:
@@ -90,23 +107,16 @@ def _greedy(
     from transformers import DynamicCache
 
     device = model.device
-    width = max(len(p) for p in prompts)
-    ids = torch.zeros(len(prompts), width, dtype=torch.long, device=device)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt, device=device)
-        mask[row, width - len(prompt) :] = 1
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    ids, mask, positions = left_padded(prompts, device)
     cache = DynamicCache(config=model.config)
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's own signature hides it
-    last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(base.forward).parameters else {}
+    options = last_only(model)
     stop = torch.tensor(stops, device=device)
     watched = torch.tensor(list(watch), dtype=torch.long, device=device)
     left = answers  # those still in the batch, row by row
     for step in range(new + bool(watch)):
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "past_key_values": cache}
         # a model spread over devices may answer on its last
-        logits = model(**inputs, use_cache=True, **last_only).logits[:, -1].float().to(device)
+        logits = model(**inputs, use_cache=True, **options).logits[:, -1].float().to(device)
         chosen = logits.argmax(-1)
         ended = torch.isin(chosen, stop)
         logprobs = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)

@@ -1,0 +1,170 @@
+"""A file of samples: reading it, what it was made with, and writing while the next samples are drawn."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from equipoise.console import warn
+from equipoise.errors import UserError
+from equipoise.journal import Journal, read_journal, write_json
+from equipoise.records import Sample
+
+DOCS = "docs/generating.md#resume"
+Key = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class SampleFile:
+    """The samples of a file, each (input, model, sample) once, and why other rows were left out."""
+
+    samples: list[Sample] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+
+    @property
+    def models(self) -> list[str]:
+        """Whose samples there are, in order of appearance."""
+        return list(dict.fromkeys(sample.model for sample in self.samples))
+
+
+def key(row: dict[str, Any]) -> Key:
+    """What must not stand twice in a file of samples."""
+    return row["id"], row["model"], row["sample"]
+
+
+def read_samples(path: Path | str) -> SampleFile:
+    """Read a file of samples, finished or not, without changing it.
+
+    Raises:
+        UserError: there is no such file, or a row is no sample.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError("there is no file of samples", where=str(path), fix="make one with `equipoise generate`")
+    read = read_journal(path)
+    dropped = [f"line {line} is damaged" for line, _ in read.damaged] + ["the last line is torn"] * read.torn
+    return samples_of(read.rows, path, dropped)
+
+
+def samples_of(rows: Iterable[dict[str, Any]], path: Path, dropped: Iterable[str] = ()) -> SampleFile:
+    """The rows of a journal as samples; a key that stands twice counts once.
+
+    Raises:
+        UserError: a row is no sample.
+    """
+    found: dict[Key, Sample] = {}
+    left_out = list(dropped)
+    for number, row in enumerate(rows, 1):
+        try:
+            sample = Sample.model_validate(row)
+        except ValidationError as error:
+            raise UserError(
+                f"row {number} is no sample: {error.errors()[0]['loc']} {error.errors()[0]['msg']}",
+                where=str(path),
+                fix="name a file that `equipoise generate` made, or a new one",
+            ) from None
+        if key(row) in found:
+            left_out.append(f"row {number}: sample {sample.sample} of {sample.id} by {sample.model} stands there twice")
+        else:
+            found[key(row)] = sample
+    return SampleFile(list(found.values()), left_out)
+
+
+# ---- what a file was made with
+
+
+def check_made_with(path: Path, model: str, made_with: dict[str, Any]) -> None:
+    """Compare what decides this model's samples with what it was when the file was begun, and take note of it.
+
+    Raises:
+        UserError: something differs, so that old and new samples would not be of one kind.
+    """
+    file = path.with_name(path.name + ".settings.json")
+    try:
+        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except ValueError:
+        warn(f"{file} is damaged; what the samples there were drawn with cannot be compared")
+        known = {}
+    before = known.get(model, {})
+    changed = [
+        f"{name} (was {before[name]!r}, is {now!r})"
+        for name, now in made_with.items()
+        if name in before and before[name] != now
+    ]
+    if changed:
+        raise UserError(
+            f"the samples of {model} in this file were drawn with other settings: {'; '.join(changed)}",
+            where=str(path),
+            fix="name another file with --out, or go back to those settings",
+            docs=DOCS,
+        )
+    if before != made_with:
+        write_json(file, {**known, model: made_with})
+
+
+# ---- writing
+
+
+class Writer:
+    """Appends rows from a thread of its own, so that drawing does not wait for the disk.
+
+    It writes at once; what comes while it waits for the disk goes together in the next write.
+    """
+
+    def __init__(self, journal: Journal):
+        self._journal = journal
+        self._queue: queue.SimpleQueue[list[dict[str, Any]] | None] = queue.SimpleQueue()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Have rows written.
+
+        Raises:
+            UserError: an earlier write failed; no later row was written.
+        """
+        if self._error is not None:
+            raise self._error
+        self._queue.put(rows)
+
+    def close(self) -> None:
+        """Wait until everything is on disk. Raises as `add`."""
+        self._queue.put(None)
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        more = True
+        while more:
+            batch = [self._queue.get()]
+            while not self._queue.empty():
+                batch.append(self._queue.get())
+            more = None not in batch
+            rows = [row for some in batch if some is not None for row in some]
+            if rows and self._error is None:
+                try:
+                    self._journal.extend(rows)
+                except BaseException as error:  # `add` or `close` raises it
+                    self._error = error
+
+
+@contextmanager
+def written(journal: Journal) -> Iterator[Writer]:
+    """A writer whose rows are on disk when the block ends, also if it ends in an error."""
+    writer = Writer(journal)
+    try:
+        yield writer
+    except BaseException:
+        writer.close()
+        raise
+    writer.close()
