@@ -42,7 +42,9 @@ testbed_app = typer.Typer(
     help="The small world whose truth is known, and the model that was taught it.", no_args_is_help=True
 )
 data_app = typer.Typer(help="Make training data: grade and tag a model's answers.", no_args_is_help=True)
+models_app = typer.Typer(help="Fetch models ahead of time, and see which are there.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(models_app, name="models")
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(testbed_app, name="testbed")
 
@@ -256,6 +258,37 @@ def recipes_copy(
     from equipoise.catalogue import copy
 
     typer.echo(copy(name, to))
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """List the Hugging Face Hub models that the built-in recipes name, and whether they are in the cache.
+
+    Example: equipoise models list
+    """
+    from equipoise.console import table
+    from equipoise.models.download import named, state
+
+    rows = [[name, state(name), ", ".join(recipes)] for name, recipes in named().items()]
+    table("Models of the Hugging Face Hub", ["model", "state", "recipes"], rows, words=True)
+
+
+@models_app.command("download")
+def models_download(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Hub names, as owner/model.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All models that the built-in recipes name.")] = False,
+) -> None:
+    """Fetch models into the cache ahead of time, weights as safetensors alone; what is there is not fetched again.
+
+    Example: equipoise models download Qwen/Qwen2.5-0.5B-Instruct
+    """
+    from equipoise.models.download import download, named
+
+    if bool(names) == every:
+        raise UserError("nothing to download is named", fix="give names as owner/model, or --all, and not both")
+    for name in names or named():
+        folder, size = download(name)
+        typer.echo(f"{name}: {f'{size / 1e9:.2f} GB fetched' if size else 'was there'}, {folder}")
 
 
 @testbed_app.command("build")

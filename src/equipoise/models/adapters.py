@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from equipoise.errors import UserError
 from equipoise.models import files, tokenizers
+from equipoise.models.files import HUB_NAME
 from equipoise.models.quiet import explained, quiet
 from equipoise.models.tables import base_layer, extend, rows_of_base, tables
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from equipoise.models.settings import ModelSettings
 
 BASE_FILE = "base.json"
-HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def fingerprint(model: Any) -> str:

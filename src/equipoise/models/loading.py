@@ -11,7 +11,8 @@ import torch
 
 from equipoise.errors import UserError
 from equipoise.models import files, tokenizers, unsloth
-from equipoise.models.adapters import HUB_NAME, with_adapter
+from equipoise.models.adapters import with_adapter
+from equipoise.models.files import HUB_NAME
 from equipoise.models.quiet import explained, quiet
 
 if TYPE_CHECKING:
