@@ -137,18 +137,39 @@ def evaluate(
 
 @app.command()
 def generate(
-    recipe: Annotated[str, typer.Argument(help="A confidence-tokens recipe by name, or a YAML file.")],
+    recipe: Annotated[str | None, typer.Argument(help="A recipe by name, or a YAML file.")] = None,
     overrides: Overrides = None,
-    out: Out = None,
+    inputs: Annotated[
+        str | None, typer.Option(help="CoNLL or JSONL file, hub:NAME:SPLIT, or testbed:source|target.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Folder, Hub name, or the server's name of the model.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Answers for each input; 8 by default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides every answer; 42 by default.")] = None,
+    max_samples: Annotated[int | None, typer.Option(min=1, help="Stop when the file holds so many in all.")] = None,
+    max_inputs: Annotated[int | None, typer.Option(help="Only the first so many inputs.")] = None,
+    skip_labelled: Annotated[
+        bool, typer.Option("--skip-labelled", help="Skip inputs that any model has answered in the file.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a file that is there.")] = False,
+    mock: Annotated[bool, typer.Option("--mock", help="No model: the right answers with seeded mistakes.")] = False,
+    backend: Annotated[str | None, typer.Option(help="hf (this process), openai, ollama or vllm.")] = None,
+    base_url: Annotated[list[str] | None, typer.Option(help="A server's address; several are used in turn.")] = None,
+    compare: Annotated[Path | None, typer.Option(help="Only compare the models in this file of samples.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File of samples; a run directory for questions.")
+    ] = None,
 ) -> None:
-    """Only answer the questions of a recipe, into a journal that a second call goes on with.
+    """Draw several answers of a model to every sentence, into a journal that a second call goes on with.
 
-    Example: equipoise generate confidence-tokens --out runs/mine
+    With a confidence-tokens recipe: answer its questions, once each.
+
+    Example: equipoise generate --inputs testbed:target --model testbed:ner --samples 8 --out samples.jsonl
     """
-    from equipoise.catalogue import find
-    from equipoise.protocols.confidence import run_confidence
+    from equipoise.protocols.generating import generate as answer
 
-    run_confidence(find(recipe), overrides or [], out, until="answers")
+    words = {"inputs": inputs, "model": model, "samples": samples, "seed": seed, "max_inputs": max_inputs}
+    words |= {"max_samples": max_samples, "skip_labelled": skip_labelled, "resume": resume, "mock": mock}
+    answer(recipe, overrides or [], out, compare, words | {"backend": backend, "base_url": base_url})
 
 
 @data_app.command("tag")

@@ -132,7 +132,7 @@ def test_a_prompt_is_read_once_for_its_samples():
 def test_answers_are_handed_out_as_they_end_and_the_mode_comes_back():
     model = stopping_model().train()
     some = list(draw(model, TOKENIZER, prompts(3), [range(20)] * 3, max_new_tokens=30))
-    lengths = [len(one.ids) for batch in some for one in batch]
+    lengths = [len(one.logprobs) for batch in some for one in batch]
     assert len(some) > 3 and lengths == sorted(lengths)
     assert model.training
     assert not torch.is_inference_mode_enabled()

@@ -1,8 +1,8 @@
 """The schema of a sampling job; torch-free, so that it is checked before anything heavy is imported."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from equipoise.config import Section
 from equipoise.models.backends.settings import BackendSettings
@@ -36,3 +36,9 @@ class SamplingRecipe(Section):
     max_inputs: int | None = Field(default=None, ge=1)  # the first so many of the source
     max_bad_share: float = Field(default=0.05, ge=0, le=1)
     sampling: SamplingSettings = SamplingSettings()
+
+    @model_validator(mode="after")
+    def _named_model(self) -> Self:
+        if self.sampling.backend != "hf" and self.model.path.startswith("testbed"):
+            raise ValueError(f"backend {self.sampling.backend} needs model.path (--model): what it calls the model")
+        return self
