@@ -26,6 +26,7 @@ class StoppingSettings:
         floor: share of the distinct supervised tokens that must have been seen before a plateau or overfitting stops.
         delta: a window that still wins this share of the whole fall of the loss is worth its compute.
         z: how many standard errors are added to the gain before it is called too small.
+        unsure: a check counts only if z standard errors are below this multiple of `delta`, however the gain looks.
         checks: how many checks in a row must agree; there is one whenever a block of steps is full.
         window: share of the steps since warm-up in each of the two windows.
         block: steps of the first blocks; they grow with the run.
@@ -43,18 +44,19 @@ class StoppingSettings:
     floor: float = 1.0
     delta: float = 0.02
     z: float = 1.645
-    checks: int = 3
+    unsure: float = 5.0
+    checks: int = 2
     window: float = 0.33
     block: int = 8
-    k: float = 3.0
-    rise_z: float = 1.645
-    rises: int = 2
+    k: float = 8.0
+    rise_z: float = 2.5
+    rises: int = 1
     divergence: float = 1.5
     non_finite: int = 5
     restarts: int = 0
 
     def __post_init__(self) -> None:
-        positive = {name: getattr(self, name) > 0 for name in ("delta", "z", "k", "rise_z")}
+        positive = {name: getattr(self, name) > 0 for name in ("delta", "z", "unsure", "k", "rise_z")}
         whole = {name: getattr(self, name) >= 1 for name in ("checks", "rises", "non_finite")}
         ranges = {"floor": 0 <= self.floor <= 1, "window": 0.2 <= self.window <= 0.5, "divergence": self.divergence > 1}
         bounds = {"block": self.block >= 2, "restarts": self.restarts >= 0}
@@ -179,8 +181,9 @@ class Stopping:
     def _check(self) -> None:
         found = self.gain()
         if found is not None:
-            small = found[0] + self.settings.z * found[1] < self.settings.delta
-            self.streak = self.streak + 1 if small else 0
+            gain, margin = found[0], self.settings.z * found[1]
+            sure = margin < self.settings.unsure * self.settings.delta  # a fall hidden by noise can look like a rise
+            self.streak = self.streak + 1 if sure and gain + margin < self.settings.delta else 0
 
     def gain(self) -> tuple[float, float] | None:
         """The normalised drop g between the last two windows, and its standard error; None after too few steps.
@@ -209,12 +212,12 @@ class Stopping:
     # ---- what is said
 
     def _on_plateau(self) -> Verdict | None:
-        numbers, words = self._plateau_words()
         if self.past_floor:
-            return self._stopped("plateau", numbers, words)
+            return self._stopped("plateau", *self._plateau_words())
         left = self.settings.restarts - len(self.restarted) - 1
         if left < 0:
             return None
+        numbers, words = self._plateau_words()
         self.restarted.append(self.step)
         self.blocks, self.streak = Blocks(self.settings.block), 0
         sentence = words.format(**numbers) + f": the learning rate starts again, {left} restarts left"
@@ -230,9 +233,7 @@ class Stopping:
         )
 
     def _non_finite(self) -> Verdict:
-        return self._stopped(
-            "non-finite", {"losses": self.broken}, "the last {losses:.0f} losses were no finite numbers"
-        )
+        return self._stopped("non-finite", {"losses": self.broken}, "{losses} losses in a row were no finite numbers")
 
     def _stopped(self, reason: Reason, numbers: dict[str, float], words: str, **more: Any) -> Verdict:
         self.verdict = Verdict("stop", reason, self.step, words.format(**numbers, **more), numbers)

@@ -69,8 +69,8 @@ def check_settings(model: Any, settings: TrainSettings, token_rows: Sequence[int
     """Check what only the libraries and the model can tell, before anything is written.
 
     Raises:
-        UserError: there is no such optimizer, no module of the model has a name in `target_modules`, or the model
-            brings an adapter that does not train `token_rows`.
+        UserError: there is no such optimizer, no module of the model has a name in `target_modules`, the model brings
+            an adapter that does not train `token_rows`, or several processes would restart.
     """
     from peft import PeftModel
     from transformers.training_args import OptimizerNames
@@ -84,6 +84,12 @@ def check_settings(model: Any, settings: TrainSettings, token_rows: Sequence[int
             f"there is no optimizer {settings.optimizer!r}" + (f"; did you mean {close!r}?" if close else ""),
             where="training.optimizer",
             fix="take one of transformers' OptimizerNames, such as adamw_torch",
+        )
+    if settings.stopping is not None and settings.stopping.restarts and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "restarts need a single process: several would shuffle differently",
+            where="training.stopping.restarts",
+            fix="set it to 0, or train in one process",
         )
     if isinstance(model, PeftModel) and token_rows:
         for module in (model.get_input_embeddings(), model.get_output_embeddings()):

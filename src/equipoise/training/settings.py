@@ -53,6 +53,7 @@ class StoppingSettings(Section):
     floor: float = Field(default=RULE.floor, ge=0, le=1)
     delta: float = Field(default=RULE.delta, gt=0)
     z: float = Field(default=RULE.z, gt=0)
+    unsure: float = Field(default=RULE.unsure, gt=0)
     checks: int = Field(default=RULE.checks, ge=1)
     window: float = Field(default=RULE.window, ge=0.2, le=0.5)
     block: int = Field(default=RULE.block, ge=2)

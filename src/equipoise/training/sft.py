@@ -114,10 +114,9 @@ def train(
     model = trainable(copy.deepcopy(loaded.model) if keep_base else loaded.model, settings)
     with ExitStack() as stack:
         stack.enter_context(quiet_training())
-        hooks = stack.enter_context(_hooks(folder, places, data, settings, validate or example_losses, on_step))
+        hooks = stack.enter_context(_hooks(folder, places, data, settings, validate, on_step, example_losses))
         hooks.token_learning_rate = settings.token_learning_rate
         hooks.eval_steps, hooks.keep_best = eval_steps, dict(keep_best or {})
-        hooks.example_losses = example_losses
         if example_losses is not None:
             hooks.keep_best = {"best_loss": Best(MEAN_LOSS, higher_is_better=False), **hooks.keep_best}
         hooks.write_model = partial(_write_model, loaded, base)
@@ -239,18 +238,12 @@ def _stoppers(settings: TrainSettings, supervised: Sequence[int]) -> list[Any]:
 
     if settings.stopping is None:
         return []
-    if settings.stopping.restarts and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(
-            "restarts need a single process: several would shuffle differently",
-            where="training.stopping.restarts",
-            fix="set it to 0, or train in one process",
-        )
     return [StoppingCallback(settings.stopping.model_dump(), len(supervised), sum(supervised))]
 
 
 @contextmanager
 def _hooks(
-    folder: Path, places: Path, data: Formatted, settings: TrainSettings, validate: Any, on_step: Any
+    folder: Path, places: Path, data: Formatted, settings: TrainSettings, validate: Any, on_step: Any, losses: Any
 ) -> Iterator[Any]:
     from equipoise.training.trainer import StepHooks
 
@@ -273,7 +266,8 @@ def _hooks(
             keep_checkpoints=settings.keep_checkpoints,
             logging_steps=settings.logging_steps,
             validate=validate,
-            validations=None if validate is None else opened("validation"),
+            validations=None if validate is None and losses is None else opened("validation"),
+            example_losses=losses,
             on_step=on_step if _is_main_process() else None,
             supervised=[row.supervised for row in data.rows],
             stops=None if settings.stopping is None else opened("stopping"),
