@@ -1,5 +1,7 @@
 """Built-in recipes by name, users' recipes by path."""
 
+import re
+
 import pytest
 
 from equipoise import catalogue
@@ -7,6 +9,9 @@ from equipoise.config import resolve
 from equipoise.errors import UserError
 from equipoise.pipelines.confidence_settings import ConfidenceRecipe
 from equipoise.pipelines.settings import KnowledgeUpdateRecipe, ProtocolRecipe
+from equipoise.pipelines.synthetic_settings import SyntheticRecipe
+
+PIPELINES = {"confidence_tokens": ConfidenceRecipe, "synthetic_rl": SyntheticRecipe}
 
 
 def test_every_built_in_recipe_is_found_described_and_valid():
@@ -14,8 +19,9 @@ def test_every_built_in_recipe_is_found_described_and_valid():
     for name, description in catalogue.described():
         path = catalogue.find(name)
         text = path.read_text(encoding="utf-8")
-        single = ConfidenceRecipe if "pipeline: confidence_tokens" in text else KnowledgeUpdateRecipe
-        recipe = resolve(ProtocolRecipe if "arms:" in text else single, path)
+        named = re.search(r"^pipeline: (\w+)", text, re.MULTILINE)
+        plain = ProtocolRecipe if "arms:" in text else KnowledgeUpdateRecipe
+        recipe = resolve(PIPELINES[named[1]] if named else plain, path)
         assert (recipe.name or name) and len(description) > 20
         assert recipe.description == description
 

@@ -38,7 +38,7 @@ def generate(
     path = find(recipe) if recipe is not None else None
     given = {name: value for name, value in options.items() if value not in (None, False, [])}
     if path is not None and load_yaml(path).get("pipeline") != "sampling":
-        _questions(path, overrides, out, given)
+        _first_stage(path, overrides, out, given)
         return
     if path is None and compare is None and "inputs" not in given:
         raise UserError(
@@ -57,8 +57,8 @@ def generate(
     sampling_job.run(settings, out or Path(f"{settings.name}.jsonl"), **how)
 
 
-def _questions(path: Path, overrides: list[str], out: Path | None, given: dict[str, Any]) -> None:
-    """Answer the questions of a confidence-tokens recipe; its run folder is gone on with as it is."""
+def _first_stage(path: Path, overrides: list[str], out: Path | None, given: dict[str, Any]) -> None:
+    """Answer the questions, or draw the samples, of a recipe that goes on from there; so does its run folder."""
     if given:
         words = ", ".join("--" + name.replace("_", "-") for name in given)
         raise UserError(
@@ -66,6 +66,11 @@ def _questions(path: Path, overrides: list[str], out: Path | None, given: dict[s
             where=str(path),
             fix="change the recipe's settings with KEY=VALUE, or leave the recipe out and give --inputs",
         )
+    if load_yaml(path).get("pipeline") == "synthetic_rl":
+        from equipoise.protocols.synthetic import run_synthetic
+
+        run_synthetic(path, overrides, out, until="samples")
+        return
     from equipoise.protocols.confidence import run_confidence
 
     run_confidence(path, overrides, out, until="answers")

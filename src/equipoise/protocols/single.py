@@ -22,10 +22,15 @@ def run_recipe(recipe: str, overrides: list[str], out: Path | None, *, dry_run: 
         UserError: the recipe, the data or the model is at fault, or `out` holds another run.
     """
     path = find(recipe)
-    if load_yaml(path).get("pipeline") == "confidence_tokens":
+    pipeline = load_yaml(path).get("pipeline")
+    if pipeline == "confidence_tokens":
         from equipoise.protocols.confidence import preview_confidence, run_confidence
 
         return preview_confidence(path, overrides) if dry_run else run_confidence(path, overrides, out)
+    if pipeline == "synthetic_rl":
+        from equipoise.protocols.synthetic import preview_synthetic, run_synthetic
+
+        return preview_synthetic(path, overrides) if dry_run else run_synthetic(path, overrides, out)
     settings = resolve_grid(path, overrides)
     if dry_run:
         _preview(settings)
@@ -102,10 +107,15 @@ def evaluate_model(model: str, recipe: str | None, overrides: list[str], out: Pa
     """
     run = run_of(Path(model))
     own = run / "config.yaml" if run and not recipe else find(recipe or "knowledge-update")
-    if load_yaml(own).get("pipeline") == "confidence_tokens":
+    pipeline = load_yaml(own).get("pipeline")
+    if pipeline == "confidence_tokens":
         from equipoise.protocols.confidence import evaluate_confidence
 
         return evaluate_confidence(model, own, overrides, out)
+    if pipeline == "synthetic_rl":
+        from equipoise.protocols.synthetic import evaluate_synthetic
+
+        return evaluate_synthetic(model, own, overrides, out)
     settings = resolve_grid(own, overrides)
     target = trained_model(model, overrides, base=settings.model)
     if out:
