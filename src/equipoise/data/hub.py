@@ -17,8 +17,9 @@ _SOURCE = re.compile(r"hub:(?P<name>[^:]+)(?::(?P<config>[^:\[\]]+))?:(?P<split>
 class HubRows:
     """The rows of `hub:NAME:SPLIT` or `hub:NAME:CONFIG:SPLIT`; SPLIT may be a slice such as `train[:100]`.
 
-    Only the columns named in `fields` are read. The library takes the token from `HF_TOKEN` or the cached login. A line
-    is the row's number, from 1. After iteration `sha256` is that of the fields that are read.
+    Only the columns named in `fields` are read; a list of class labels is read as a list of their names. The library
+    takes the token from `HF_TOKEN` or the cached login. A line is the row's number, from 1. After iteration `sha256` is
+    that of the fields that are read.
 
     Raises:
         UserError: no such data set, configuration or split, a gated one without access, or no connection.
@@ -47,9 +48,11 @@ class HubRows:
     def __iter__(self) -> Iterator[Raw]:
         self._digest = hashlib.sha256()
         table = self._load()
+        names = _label_names(table)
         unread = dict.fromkeys(name for name in table.column_names if name not in self.fields)
         # images and audio in other columns are never decoded
         for number, row in enumerate(table.remove_columns(list(unread)), 1):
+            row |= {column: _named(row[column], names[column]) for column in names.keys() & row.keys()}
             text = json.dumps(row, sort_keys=True, default=str)
             self._digest.update(text.encode() + b"\n")
             yield Raw(number, _checked(row, unread), shown(text))
@@ -107,6 +110,19 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _label_names(table: Any) -> dict[str, list[str]]:
+    """The names of labels of each column that holds lists of them."""
+    within = {column: getattr(feature, "feature", None) for column, feature in table.features.items()}
+    named = {column: getattr(label, "names", None) for column, label in within.items()}
+    return {column: list(names) for column, names in named.items() if names}
+
+
+def _named(labels: list[Any] | None, names: Sequence[str]) -> list[Any] | None:
+    if labels is None:
+        return None
+    return [names[label] if isinstance(label, int) and 0 <= label < len(names) else label for label in labels]
 
 
 def _checked(row: dict[str, Any], unread: dict[str, None]) -> dict[str, Any] | BadRow:

@@ -68,6 +68,8 @@ class JsonRows:
     """
 
     _whole = _ARRAY
+    _form = "JSON"
+    _wanted = "one JSON object a line"
 
     def __init__(self, path: Path):
         self.path = path
@@ -84,22 +86,26 @@ class JsonRows:
         return f"{self.path}:{line}:{field}" if field else f"{self.path}:{line}"
 
     def __iter__(self) -> Iterator[Raw]:
-        self._digest, self.notes, blank = hashlib.sha256(), [], 0
+        self._digest, self.notes = hashlib.sha256(), []
         with self._opened() as file:
             try:
-                for piece in self._pieces(file):
-                    if piece.data.strip() in (b"", _BOM):
-                        blank += 1
-                    else:
-                        yield self._row(piece)
+                yield from self._rows(self._pieces(file))
             except OSError as error:
                 raise self._unreadable(error) from None
+
+    def _rows(self, pieces: Iterator[Piece]) -> Iterator[Raw]:
+        blank = 0
+        for piece in pieces:
+            if piece.data.strip() in (b"", _BOM):
+                blank += 1
+            else:
+                yield self._row(piece)
         if blank:
             self.notes.append(f"{blank} blank line{'s' * (blank != 1)} passed over")
 
     def _opened(self) -> BinaryIO:
         if self.path.exists() and not self.path.is_file():  # a pipe would wait for ever
-            raise UserError("this is no file", where=str(self.path), fix="give the path of a JSONL file")
+            raise UserError("this is no file", where=str(self.path), fix=f"give the path of a file of {self._wanted}")
         try:
             return self.path.open("rb")
         except OSError as error:
@@ -133,13 +139,13 @@ class JsonRows:
 
     def _check_format(self, head: bytes) -> None:
         if not head:
-            raise UserError("the file is empty", where=self.where(1), fix="write one JSON object a line", docs=DOCS)
+            raise UserError("the file is empty", where=self.where(1), fix=f"write {self._wanted}", docs=DOCS)
         name = next((name for magic, name in _FORMATS.items() if head.startswith(magic)), None)
         if name is None and _UTF_16_UNMARKED.match(head):
             name = "UTF-16"
         if name is not None:
             fix = "save it as UTF-8" if name.startswith("UTF") else "unpack or convert it first"
-            raise UserError(f"this is {name}, not JSON in UTF-8", where=self.where(1), fix=fix, docs=DOCS)
+            raise UserError(f"this is {name}, not {self._form} in UTF-8", where=self.where(1), fix=fix, docs=DOCS)
 
     def _row(self, piece: Piece) -> Raw:
         data = piece.data.removeprefix(_BOM)
@@ -147,14 +153,18 @@ class JsonRows:
         if piece.too_long:
             return Raw(piece.line, BadRow(f"longer than {MAX_ROW_BYTES // 2**20} MiB"), excerpt)
         try:
-            return Raw(piece.line, parse_object(_decoded(data)), excerpt)
+            return Raw(piece.line, parse_object(self._text(piece, data)), excerpt)
         except BadRow as bad:
             if piece.torn and bad.reason.startswith(("not JSON", "not UTF-8")):
                 bad = BadRow(f"the last line is cut off ({bad.reason})")
             return Raw(piece.line, bad, excerpt)
+
+    def _text(self, piece: Piece, data: bytes) -> str:
+        try:
+            return _decoded(data)
         except UnicodeDecodeError as error:
             if piece.torn and error.reason == "unexpected end of data":
-                return Raw(piece.line, BadRow("the last line is cut off within a character"), excerpt)
+                raise BadRow("the last line is cut off within a character") from None
             raise UserError(
                 f"byte 0x{data[error.start]:02x}, the {error.start + 1}. of the row, is not UTF-8",
                 where=self.where(piece.line),

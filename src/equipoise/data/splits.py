@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 from equipoise.data.jsonl import shown
 from equipoise.errors import UserError
 from equipoise.metrics.text import plain
-from equipoise.records import Question, TaggedAnswer
+from equipoise.records import Question, Sentence, TaggedAnswer
 
-Item = TypeVar("Item", Question, TaggedAnswer)
+Item = TypeVar("Item", Question, TaggedAnswer, Sentence)
 
 
 def split_groups(items: Sequence[Item], shares: Mapping[str, float], seed: int) -> dict[str, list[Item]]:
@@ -56,7 +56,8 @@ def _groups(items: Iterable[Item]) -> dict[Hashable, str]:
     first: dict[Hashable, str] = {}
     for item in items:
         prompt = _prompt(item)
-        group = f"group:{item.dataset}:{item.group}" if item.group is not None else f"prompt:{prompt}"
+        named = None if isinstance(item, Sentence) else item.group
+        group = f"group:{item.dataset}:{named}" if named is not None else f"prompt:{prompt}"
         one, other = sorted((root(first.setdefault(prompt, group)), root(group)))
         parents[other] = one
     return {prompt: root(group) for prompt, group in first.items()}
@@ -119,8 +120,26 @@ def check_disjoint_tagged(train: Iterable[TaggedAnswer], test: Iterable[TaggedAn
             )
 
 
-def _prompt(item: Question | TaggedAnswer) -> str:
-    return plain(item.prompt)
+def check_disjoint_sentences(train: Iterable[Sentence], test: Iterable[Sentence]) -> None:
+    """Refuse a sentence that stands in both, whatever its entities, its spacing or its domain.
+
+    Raises:
+        UserError: naming the first such pair.
+    """
+    known = {_prompt(sentence): sentence for sentence in train}
+    for sentence in test:
+        twin = known.get(_prompt(sentence))
+        if twin is not None:
+            raise UserError(
+                f"the same sentence stands in both sets: {shown(sentence.text)}",
+                where=" and ".join(str(each.meta.get("source", each.id)) for each in (twin, sentence)),
+                fix="remove it from one of the two",
+                docs="docs/extraction-data.md#splits",
+            )
+
+
+def _prompt(item: Question | TaggedAnswer | Sentence) -> str:
+    return plain(item.text if isinstance(item, Sentence) else item.prompt)
 
 
 def _correct(row: TaggedAnswer) -> bool:

@@ -93,7 +93,7 @@ def parse(text: str, types: Collection[str] | None = None) -> Parsed:
     """
     try:
         value, around = first_value(text)
-        pairs = tuple(_pair(kind, said) for kind, said in _pairs(value))
+        pairs = pairs_in(value)
     except NoValue as problem:
         return Parsed((), valid=False, problem=str(problem))
     remarks = ["text around the JSON"] if around else []
@@ -102,14 +102,22 @@ def parse(text: str, types: Collection[str] | None = None) -> Parsed:
     return Parsed(pairs, valid=True, problem="; ".join(remarks) or None)
 
 
-def _pairs(value: Any) -> Iterable[tuple[Any, Any]]:
+def pairs_in(value: Any) -> tuple[Pair, ...]:
+    """The entities that a parsed JSON value names, in one of the forms of `parse`.
+
+    Raises:
+        NoValue: it is of another form, or a type or text is empty, no string, or holds half a character or a NUL.
+    """
+    return tuple(_pair(kind, text) for kind, text in _named(value))
+
+
+def _named(value: Any) -> Iterable[tuple[Any, Any]]:
     if isinstance(value, dict) and len(value) == 1 and _wraps(value.get("entities")):
         value = value["entities"]
     if isinstance(value, list):
         return [_typed(each) for each in value]
-    for texts in value.values():
-        if not isinstance(texts, list):
-            raise NoValue("something else than a list of texts")
+    if not isinstance(value, dict) or not all(isinstance(texts, list) for texts in value.values()):
+        raise NoValue("something else than a list of texts")
     return [(kind, text) for kind, texts in value.items() for text in texts]
 
 
