@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from equipoise.testbed.settings import QuestionSettings, WorldSettings
+from equipoise.testbed.settings import NerSettings, QuestionSettings, WorldSettings
 
 Knowledge = Literal["stable", "confident-wrong", "uncertain", "unknown"]
 CLASSES: tuple[Knowledge, ...] = ("stable", "confident-wrong", "uncertain", "unknown")
@@ -66,7 +66,7 @@ class Part(Protocol):
     def build(self, settings: WorldSettings) -> Contents: ...
 
 
-def generator(settings: WorldSettings | QuestionSettings, *names: str) -> random.Random:
+def generator(settings: WorldSettings | QuestionSettings | NerSettings, *names: str) -> random.Random:
     """A random generator for one purpose; the same for the same seed and names on every machine."""
     return random.Random("/".join((str(settings.seed), *names)))
 

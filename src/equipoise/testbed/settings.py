@@ -82,3 +82,34 @@ class QuestionSettings(Section):
     rehearsals: int = Field(default=6, ge=0)  # and where it was
     medical: TierSettings = TierSettings()
     reading: ReadingSettings = ReadingSettings()
+
+
+class DoubtSettings(Section):
+    """How often a label of the target's pre-training text is not the right one, by the cue that the entity has."""
+
+    clear: float = Field(default=0.05, ge=0, le=1)
+    fair: float = Field(default=0.3, ge=0, le=1)
+    weak: float = Field(default=0.62, ge=0, le=1)
+    faint: float = Field(default=0.75, ge=0, le=1)
+
+    coarse: float = Field(default=0.7, ge=0)  # which wrong label it is then, in proportions: the source's type,
+    sibling: float = Field(default=0.12, ge=0)  # the other fine type of the same source type,
+    missed: float = Field(default=0.18, ge=0)  # or none
+
+
+class NerSettings(Section):
+    """Size and repetition of the world of entities: documents of the pre-training text, and sentences held out."""
+
+    seed: int = 13
+    source: int = Field(default=24000, ge=0)  # documents
+    target: int = Field(default=4000, ge=0)
+    copying: int = Field(default=24000, ge=0)
+    copying_first: float = Field(default=0.6, ge=0, le=1)  # how much of it comes before any sentence
+    doubt: DoubtSettings = DoubtSettings()
+
+    train: int = Field(default=400, ge=0)  # sentences a domain
+    dev: int = Field(default=100, ge=0)
+    test: int = Field(default=400, ge=0)
+    empty: float = Field(default=0.07, ge=0, le=1)  # share of sentences without an entity
+    names: int = Field(default=200, ge=20)  # invented words of each kind
+    fresh: float = Field(default=0.2, ge=0.05, le=0.4)  # share of them for train and dev, and as much for test
