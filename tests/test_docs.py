@@ -8,7 +8,10 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-FORMS = ({"prompt", "completion"}, {"question", "answer"}, {"question", "tagged_response", "dataset"})
+FORMS = (
+    *({"prompt", "completion"}, {"question", "answer"}, {"question", "tagged_response", "dataset"}),
+    *({"text", "entities"}, {"tokens", "tags"}),
+)
 PROMISED = sorted(
     {
         target

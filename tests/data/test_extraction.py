@@ -1,6 +1,7 @@
 """Sentences and entities from users' files and published data sets, and how they are asked for."""
 
 import json
+import re
 from pathlib import Path
 
 import datasets
@@ -209,6 +210,20 @@ def test_splits_share_no_text(tmp_path):
             splits["train"], [splits["train"][-1].model_copy(update={"text": "text  0 "}), *sentences]
         )
     assert "rows.jsonl:" in str(error.value.where)
+
+
+def test_the_examples_of_the_documentation_all_say_the_same(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "extraction-data.md").read_text()
+    fenced = re.findall(r"```(?:json)?\n(.*?)```", page, re.DOTALL)
+    conll, rows, asked, said = fenced
+    (tmp_path / "rows").write_text(conll + "\n" + conll)
+    sentences = load_sentences(tmp_path / "rows", "source", types={"PER": "person", "LOC": "place"}).sentences
+    assert [found(s) for s in sentences] == [(("person", "Ann Lee"), ("place", "Oslo"))] * 2
+    loaded = load(tmp_path, *rows.splitlines())
+    assert (len(loaded.sentences), loaded.dropped) == (4, [])
+    for sentence in loaded.sentences:
+        assert answer(found(sentence)) == said.strip()
+    assert prompt(loaded.sentences[0].text, loaded.types) == asked.strip()
 
 
 @pytest.mark.parametrize(
