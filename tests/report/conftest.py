@@ -1,8 +1,11 @@
 """Realistic run directories for the whole suite of the report."""
 
+import shutil
+
 import pytest
 from fake_confidence import make_confidence_run
 from fake_run import make_run
+from fake_synthetic import make_synthetic_run
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +30,22 @@ def confidence_run(tmp_path_factory):
 def sure_run(tmp_path):
     """A finished run of confidence tokens with one seed, which a test may damage."""
     return make_confidence_run(tmp_path / "sure", seeds=[42], strong=False)
+
+
+@pytest.fixture(scope="session")
+def synthetic_run(tmp_path_factory):
+    """A finished run of eight arms and three seeds that learned from own labels. Read it, do not change it."""
+    return make_synthetic_run(tmp_path_factory.mktemp("runs") / "synthetic")
+
+
+@pytest.fixture(scope="session")
+def lone_synthetic_run(tmp_path_factory):
+    """One seed of three arms."""
+    arms = ["sft", "all-at-once", "curriculum"]
+    return make_synthetic_run(tmp_path_factory.mktemp("runs") / "lone", seeds=[42], arms=arms, n=40)
+
+
+@pytest.fixture
+def lone_run(lone_synthetic_run, tmp_path):
+    """A copy of it that a test may damage."""
+    return shutil.copytree(lone_synthetic_run, tmp_path / "lone")

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from equipoise.journal import write_atomic
-from equipoise.report import confidence, heat, plane, plots, tables
+from equipoise.report import confidence, heat, plane, plots, synthetic, tables
 from equipoise.report.arms import Arm, styles, weighting_of
 from equipoise.report.confidence_reading import read_confidence_run
 from equipoise.report.page import environment, frame, mapping, part, sequence
 from equipoise.report.reading import RunData, open_run, read_run
+from equipoise.report.synthetic_reading import read_synthetic_run
 
 GLYPHS = {"s": "■", "^": "▲", "o": "●", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "p": "⬟", "h": "⬢", "*": "★"}
 
@@ -18,7 +19,9 @@ GLYPHS = {"s": "■", "^": "▲", "o": "●", "D": "◆", "v": "▼", "P": "✚"
 PAGES: dict[str, Callable[[Path], str]] = {
     "knowledge_update": lambda path: render(read_run(path)),
     "confidence_tokens": lambda path: confidence.render(read_confidence_run(path)),
+    "synthetic_rl": lambda path: synthetic.render(read_synthetic_run(path)),
 }
+LEFT = {"confidence.json": "confidence_tokens", "synthetic.json": "synthetic_rl"}  # which analysis is whose
 
 
 def build_report(run_dir: Path, out: Path | None = None) -> Path:
@@ -40,7 +43,7 @@ def pipeline_of(run: RunData) -> str:
     named = run.config.get("pipeline")
     if isinstance(named, str) and named in PAGES:
         return named
-    return "confidence_tokens" if (run.path / "confidence.json").exists() else "knowledge_update"
+    return next((pipeline for file, pipeline in LEFT.items() if (run.path / file).exists()), "knowledge_update")
 
 
 def render(run: RunData) -> str:

@@ -10,7 +10,7 @@ import yaml
 from equipoise.errors import UserError
 from equipoise.journal import read_journal
 
-ANALYSES = ("analysis.json", "confidence.json")
+ANALYSES = ("analysis.json", "confidence.json", "synthetic.json")
 KNOWN = (*ANALYSES, "results.json", "metrics.jsonl", "predictions.jsonl", "cells", "config.yaml")
 
 
