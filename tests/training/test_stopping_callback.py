@@ -145,7 +145,7 @@ def test_overfitting_stops_and_the_best_model_is_kept(tmp_path):
     def losses(model, step):
         return [abs(step - 9) * 0.1 + i for i in range(10)]
 
-    result = run(tmp_path, stopping={}, hooks={"example_losses": losses})
+    result = run(tmp_path, stopping={"rises": 1}, hooks={"example_losses": losses})
     assert (result.stopped.reason, result.steps) == ("overfitting", 12)
     assert [row["step"] for row in rows(tmp_path, "validation")] == [3, 6, 9, 12]
     assert rows(tmp_path, "validation")[2]["mean_example_loss"] == 4.5

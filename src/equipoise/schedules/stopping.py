@@ -42,15 +42,15 @@ class StoppingSettings:
     """
 
     floor: float = 1.0
-    delta: float = 0.02
-    z: float = 1.645
+    delta: float = 0.03
+    z: float = 1.0
     unsure: float = 5.0
-    checks: int = 2
+    checks: int = 5
     window: float = 0.33
     block: int = 8
-    k: float = 8.0
-    rise_z: float = 2.5
-    rises: int = 1
+    k: float = 2.0
+    rise_z: float = 1.645
+    rises: int = 2
     divergence: float = 1.5
     non_finite: int = 5
     restarts: int = 0

@@ -107,7 +107,7 @@ def train(
     if settings.packing:
         check_documents_stay_apart(base_of(loaded.model))
     base = base_note(loaded.model, loaded.name)
-    if _is_main_process():
+    if is_main_process():
         checkpoints.claim(folder, _identity(loaded, data, objective, settings, seed, base, token_rows))
     if data.dropped:
         say(f"{len(data.dropped)} examples left out, first: {data.dropped[0][0]} ({data.dropped[0][1]})")
@@ -119,7 +119,7 @@ def train(
         hooks.eval_steps, hooks.keep_best = eval_steps, dict(keep_best or {})
         if example_losses is not None:
             hooks.keep_best = {"best_loss": Best(MEAN_LOSS, higher_is_better=False), **hooks.keep_best}
-        hooks.write_model = partial(_write_model, loaded, base)
+        hooks.write_model = partial(write_model, loaded, base)
         stop = stack.enter_context(StopRequest())
         config = lora_config(model, settings, token_rows)
         trainer = _trainer(model, loaded.tokenizer, data, objective, settings, precision, config, seed, hooks, stop)
@@ -138,7 +138,7 @@ def train(
         detach(base_of(trained))
         final = folder / "final"
         if trainer.args.should_save:
-            _write_model(loaded, base, trained, final)
+            write_model(loaded, base, trained, final)
     trained.eval()
     seconds = time.perf_counter() - started
     metrics, skipped = folder / "metrics.jsonl", hooks.anomalies.steps
@@ -253,7 +253,7 @@ def _hooks(
     with ExitStack() as stack:
 
         def opened(name: str, key: Any = by_step) -> Any:
-            book = journal.Journal(folder / f"{name}.jsonl", key=key) if _is_main_process() else Unwritten()
+            book = journal.Journal(folder / f"{name}.jsonl", key=key) if is_main_process() else Unwritten()
             return stack.enter_context(book)
 
         yield StepHooks(
@@ -268,7 +268,7 @@ def _hooks(
             validate=validate,
             validations=None if validate is None and losses is None else opened("validation"),
             example_losses=losses,
-            on_step=on_step if _is_main_process() else None,
+            on_step=on_step if is_main_process() else None,
             supervised=[row.supervised for row in data.rows],
             stops=None if settings.stopping is None else opened("stopping"),
         )
@@ -285,7 +285,7 @@ class Unwritten(AbstractContextManager):
     def __exit__(self, *_: object) -> None: ...
 
 
-def _is_main_process() -> bool:
+def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -304,9 +304,9 @@ def quiet_training() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _write_model(loaded: Loaded, base: dict[str, Any], trained: Any, target: Path) -> None:
+def write_model(loaded: Loaded, base: dict[str, Any], trained: Any, target: Path) -> None:
     """The model or adapter, its tokenizer and a note of its base; whole or not there at all."""
-    from equipoise.training.trainer import save_pretrained
+    from equipoise.training.durable import save_pretrained
 
     with journal.atomic_directory(target) as aside:
         save_pretrained(trained, aside)
