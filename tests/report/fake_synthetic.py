@@ -140,9 +140,10 @@ def _train(rng: np.random.Generator, place: Path, arm: str, seed: int) -> dict:
     steps = [
         {
             "step": i + 1, "stage": i * STAGES // STEPS, "share": _share(arm, d),
-            "reward": float(0.5 + gain * d + rng.normal(0, 0.05)), "parts": {"soft_f1": 0.5, "format": 0.1},
+            "reward": float(0.5 + gain * d + rng.normal(0, 0.05)), "reward_target": 0.5, "loss": 0.1,
             "kl": float(0.1 * gain * d + abs(rng.normal(0, 0.002))), "entropy": float(0.4 - 0.2 * d),
-            "equal_share": float(0.3 + 0.3 * d), "length": 21.5, "valid": 0.95, "non_empty": float(0.7 + 0.1 * d),
+            "equal_share_first": float(0.3 + 0.3 * d), "equal_share": float(0.1 + 0.1 * d), "length": 21.5,
+            "valid": 0.95, "non_empty": float(0.7 + 0.1 * d),
         }
         for i, d in enumerate(done)
     ]  # fmt: skip
@@ -154,13 +155,18 @@ def _train(rng: np.random.Generator, place: Path, arm: str, seed: int) -> dict:
         {
             "step": i, "target/f1": 0.45 + gain * i / STEPS + float(rng.normal(0, 0.01)), "target/non_empty": 0.7,
             "target/valid": 0.9 + 0.0006 * i, "source/f1": 0.9 + lost * i / STEPS, "source/valid": 0.97,
+            "forward_kl": 0.12 * gain * i / STEPS,
         }
         for i in at
     ]  # fmt: skip
     write_jsonl(place / "validation.jsonl", validation)
     cell = {"method": arm, "seed": seed, "seconds": 62.0 + seed % 7, "steps": len(steps)}
     stopped = WARNING if arm == "reverse" and seed == 42 else None
-    return cell if arm == "sft" else cell | {"stopped": stopped, "kl": 0.1 * gain, "forward_kl": 0.12 * gain}
+    return (
+        cell
+        if arm == "sft"
+        else cell | {"stopped": stopped, "reward": 0.7, "kl": 0.1 * gain, "forward_kl": 0.12 * gain, "equal_share": 0.2}
+    )
 
 
 def _share(arm: str, done: float) -> float:

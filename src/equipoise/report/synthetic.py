@@ -1,5 +1,6 @@
 """The page of an adaptation to a new domain from a model's own labels: findings first, then what stands behind them."""
 
+from equipoise.report import synthetic_labels as label_tables
 from equipoise.report import synthetic_plots as plots
 from equipoise.report import synthetic_tables as tables
 from equipoise.report.confidence_plots import STROKES
@@ -7,7 +8,7 @@ from equipoise.report.confidence_tables import data_tables
 from equipoise.report.page import environment, frame, mapping, part, sequence
 from equipoise.report.synthetic_examples import examples, surest_wrong
 from equipoise.report.synthetic_reading import SyntheticRun
-from equipoise.report.synthetic_training import notes, training
+from equipoise.report.synthetic_training import equal_groups, training
 from equipoise.report.synthetic_words import findings
 
 # The letters of matplotlib's markers as a page can write them.
@@ -33,14 +34,14 @@ def render(found: SyntheticRun) -> str:
         contrasts=part(run, "synthetic.json", lambda: tables.contrasts(found)),
         trade=part(run, "synthetic.json", lambda: plots.trade_off(analysis, arms)),
         trade_arms=[arm for name, arm in arms.items() if name in mapping(analysis.get("changes"))],
-        account=part(run, labels, lambda: tables.label_account(found)),
-        signals=part(run, labels, lambda: tables.signals(found)),
+        account=part(run, labels, lambda: label_tables.account(found)),
+        signals=part(run, labels, lambda: label_tables.signals(found)),
         reliability=part(run, labels, lambda: plots.label_reliability(found)),
         risk=part(run, labels, lambda: plots.label_risk(found)),
         risk_lines=part(run, labels, lambda: _risk_lines(found)),
         training=part(run, "metrics.jsonl", lambda: training(found, curves)),
         curve_arms=[arm for name, arm in curves.items() if name in {**found.steps, **found.validation}],
-        equal=part(run, "metrics.jsonl", lambda: notes(found)),
+        equal=part(run, "metrics.jsonl", lambda: equal_groups(found)),
         stages=part(run, "metrics.jsonl", lambda: tables.stages(found)),
         examples=part(run, "predictions.jsonl", lambda: examples(found)),
         wrong=part(run, "pseudo_labels.jsonl", lambda: surest_wrong(found)),

@@ -61,7 +61,8 @@ def trade_off(analysis: Mapping[str, Any], arms: Mapping[str, Arm]) -> list[Pane
 def _draw_trade_off(axes: Axes, changes: Mapping[str, Any], arms: Mapping[str, Arm]) -> None:
     axes.axhline(0, color=MUTED, lw=1, ls=":")
     axes.axvline(0, color=MUTED, lw=1, ls=":")
-    for name, by in changes.items():
+    for name in sorted(changes, key=lambda name: arms[name].colour == PRIMARY[0]):  # the arm in question on top
+        by = changes[name]
         arm, x, y = arms[name], by["source"], by["target"]
         axes.plot(x["by_seed"], y["by_seed"], arm.marker, color=arm.colour, ms=4, alpha=0.35, mew=0, ls="none")
         axes.errorbar(

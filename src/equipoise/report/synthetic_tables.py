@@ -1,4 +1,4 @@
-"""The tables of an adaptation's page: arms, comparisons, label signals, stages."""
+"""The tables of an adaptation's page: arms, comparisons, stages."""
 
 from collections.abc import Mapping
 from statistics import fmean
@@ -10,14 +10,6 @@ from equipoise.report.synthetic_reading import UNTRAINED, Rows, SyntheticRun
 from equipoise.report.synthetic_words import points, probability, relation, span
 
 RELATIONS = {"better": "better", "worse": "worse", "open": "not told apart"}
-SIGNALS = {
-    "exact": "share of the samples that say exactly the label",
-    "consensus": "how alike the samples are: mean entity F1 of all pairs",
-    "votes": "mean share of the samples that have each entity of the label",
-    "logprob": "mean probability of the answer's tokens",
-    "entropy": "1 less the entropy over different answers",
-    "combined": "mean of exact (per entity), consensus, votes and logprob",
-}
 
 
 def cell(label: str, text: str = "", spread: str = "") -> dict[str, str]:
@@ -93,7 +85,7 @@ def contrasts(found: SyntheticRun) -> list[dict[str, Any]]:
             "against": row["against"],
             "kind": {"better": "yes", "worse": "no", "open": "open"}[relation(row)],
             "cells": [
-                cell("difference", f"{points(row['estimate'])} points", span(row)),
+                cell("difference, points", points(row["estimate"]), span(row)),
                 cell("over seeds alone", span(row, "ci")),
                 cell("p", probability(row.get("p"))),
                 cell("p after Holm", probability(row.get("p_holm"))),
@@ -105,71 +97,6 @@ def contrasts(found: SyntheticRun) -> list[dict[str, Any]]:
     ]
 
 
-def signals(found: SyntheticRun) -> list[dict[str, Any]]:
-    """Give a row a signal of the labels: how well it tells right from wrong, by several measures."""
-    account = found.first_quality
-    by_name = mapping(mapping(account.get("quality")).get("signals"))
-    return [
-        {
-            "name": name,
-            "words": SIGNALS.get(name, ""),
-            "used": name == account.get("signal"),
-            "cells": [
-                _measured("AUROC", row.get("auroc"), number),
-                _measured("AUROC less exact's", row.get("auroc_gain"), _signed),
-                _measured("AURC", row.get("aurc"), number),
-                _measured("Brier score", row.get("brier"), number),
-                cell("follows F1", _rank(row.get("f1_rank"))),
-                cell("follows length", _rank(row.get("entities_rank"))),
-            ],
-        }
-        for name, row in by_name.items()
-    ]
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
-
-
-def _rank(value: Any) -> str:
-    return "" if value is None else f"{value:+.2f}".replace("-", "−")
-
-
-def _measured(label: str, scores: Any, write: Any) -> dict[str, str]:
-    if not scores or scores.get("mean") is None:
-        return cell(label)
-    ends = [scores.get("low"), scores.get("high")]
-    return cell(label, write(scores["mean"]), "" if None in ends else " to ".join(write(end) for end in ends))
-
-
-def label_account(found: SyntheticRun) -> list[str]:
-    """Say in sentences how many labels there are, how many are right, empty, or were left out."""
-    account, quality = found.first_quality, mapping(found.first_quality.get("quality"))
-    if not account:
-        return []
-    said = [f"{account['n']:,} pseudo-labels (target, {account['split']} split) have a right answer beside them"]
-    if quality.get("right") is None:
-        return [said[0] + " or none: their worth is not known."]
-    said[0] += f"; {percent(quality['right'])} are exactly right"
-    said[0] += f", and their entities have an F1 of {percent(quality['f1'])}." if quality.get("f1") is not None else "."
-    if quality.get("empty") is not None and quality.get("gold_empty") is not None:
-        share, truth = percent(quality["empty"]), percent(quality["gold_empty"])
-        said.append(f"{share} of these labels say that there is nothing to find; the truth is {truth}.")
-    if quality.get("valid") is not None:
-        said.append(f"{percent(quality['valid'])} of all samples could be read.")
-    if account.get("left_out"):
-        said.append(f"{account['left_out']:,} labels were left out of training: unreadable, or too many empty ones.")
-    rights = [mapping(one.get("quality")).get("right") for one in found.quality.values()]
-    known = [right for right in rights if right is not None]
-    if len(known) > 1:
-        first = next(iter(found.quality))
-        said.append(
-            f"Each of {len(known)} seeds drew samples of its own: {percent(min(known))} to {percent(max(known))} of "
-            f"their labels are right. What is shown here is of seed {first}."
-        )
-    return said
-
-
 STAGES = {
     "share": ("labels in use", percent),
     "reward": ("reward", number),
@@ -178,7 +105,7 @@ STAGES = {
     "kl": ("KL", number),
     "target/valid": ("readable, dev", percent),
     "entropy": ("entropy, nats", number),
-    "equal_share": ("equal groups", percent),
+    "equal_share_first": ("equal groups", percent),
 }
 
 
@@ -197,7 +124,9 @@ def stages(found: SyntheticRun) -> list[dict[str, Any]]:
             values = [row[key] for row in rows if isinstance(row.get(key), int | float)]
             value = (max(values) if key == "share" else fmean(values)) if values else None
             cells.append(cell(label, "" if value is None else write(value)))
-        table.append({"stage": stage + 1, "steps": f"{min(spans):,} to {max(spans):,}", "cells": cells})
+        table.append(
+            {"stage": f"{stage + 1} of {len(numbers)}", "steps": f"{min(spans):,} to {max(spans):,}", "cells": cells}
+        )
     return table
 
 

@@ -13,24 +13,26 @@ from equipoise.report.arms import Arm
 from equipoise.report.confidence_training import points
 from equipoise.report.plots import binned
 from equipoise.report.svg import MUTED, Panel, panel, plain_percent
-from equipoise.report.synthetic_reading import Curves, SyntheticRun
+from equipoise.report.synthetic_reading import Curves, Rows, SyntheticRun
 
-SHARES = {"share", "target/f1", "source/f1", "target/valid", "equal_share", "non_empty"}
+SHARES = {"share", "target/f1", "source/f1", "target/valid", "equal_share_first", "non_empty"}
 OF_STEPS = {
     "share": "labels in use",
     "reward": "reward",
-    "kl": "KL from the untrained model, nats",
+    "kl": "KL from the untrained model",
     "entropy": "entropy of the answers, nats a token",
-    "equal_share": "groups with equal rewards",
+    "equal_share_first": "groups with equal rewards, first draw",
     "non_empty": "answers that name an entity",
 }
 OF_DEV = {
     "target/f1": "target F1, dev sentences",
     "source/f1": "source F1, dev sentences",
     "target/valid": "readable as JSON, dev sentences",
+    "forward_kl": "KL on held-out prompts, dev",
 }
 ORDER = (
-    "share", "reward", "target/f1", "source/f1", "kl", "target/valid", "entropy", "equal_share", "non_empty",
+    "share", "reward", "target/f1", "source/f1", "kl", "forward_kl", "target/valid", "entropy", "equal_share_first",
+    "non_empty",
 )  # fmt: skip
 SMOOTH = 5  # neighbouring bins that a line of steps is averaged over
 Line = tuple[list[float], list[float]]
@@ -112,7 +114,7 @@ def _draw(
 
 def _limits(axes: Axes, key: str, seen: list[float]) -> None:
     low, high = min(seen), max(seen)
-    if key in ("share", "equal_share", "kl", "entropy"):
+    if key in ("share", "equal_share_first", "kl", "forward_kl", "entropy"):
         axes.set_ylim(min(0.0, low), 1.08 * high if high > 0 else 1)
     else:
         room = 0.08 * (high - low) + 0.01
@@ -121,14 +123,20 @@ def _limits(axes: Axes, key: str, seen: list[float]) -> None:
         plain_percent(axes.yaxis)
 
 
-def notes(found: SyntheticRun) -> list[str]:
-    """Say how many answers taught nothing because their whole group had the same reward, arm by arm."""
-    said: dict[str, Any] = {}
+def equal_groups(found: SyntheticRun) -> list[str]:
+    """Say of each arm how many groups had equal rewards: as first drawn, and after drawing again."""
+    said = []
     for arm, seeds in found.steps.items():
-        values = [row["equal_share"] for rows in seeds.values() for row in rows if _is_number(row.get("equal_share"))]
-        if values:
-            said[arm] = f"{100 * math.fsum(values) / len(values):.0f}% ({arm})"
-    return list(said.values())
+        rows = [row for rows in seeds.values() for row in rows]
+        first, left = (_mean_share(rows, key) for key in ("equal_share_first", "equal_share"))
+        if first is not None and left is not None:
+            said.append(f"{arm} {first:.0%} and {left:.0%}")
+    return said
+
+
+def _mean_share(rows: Rows, key: str) -> float | None:
+    values = [row[key] for row in rows if _is_number(row.get(key))]
+    return math.fsum(values) / len(values) if values else None
 
 
 def _is_number(value: Any) -> bool:
