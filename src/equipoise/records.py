@@ -52,6 +52,22 @@ class Example(Row):
         return self.messages[-1].content
 
 
+class PreferencePair(Row):
+    """A conversation that ends in a question, and two answers to it of which the first is the better."""
+
+    id: str
+    prompt: list[Message] = Field(min_length=1)
+    chosen: str
+    rejected: str
+    meta: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _ends_in_a_question(self) -> "PreferencePair":
+        if self.prompt[-1].role != "user":
+            raise ValueError("the last message of the prompt must be the user's question")
+        return self
+
+
 class Question(Row):
     """A question whose answer can be graded.
 

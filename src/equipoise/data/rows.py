@@ -58,16 +58,21 @@ def _conversation(values: dict[str, Any], unknown: list[str]) -> list[Message]:
         for name, role in (("prompt", "user"), ("completion", "assistant")):
             said = required(values, name, "", (str, list))
             messages += (
-                [Message(role=ROLES[role], content=said)] if isinstance(said, str) else _turns(said, name, unknown)
+                [Message(role=ROLES[role], content=said)] if isinstance(said, str) else turns(said, name, unknown)
             )
         return messages
     for name in ("prompt", "completion"):
         if values.get(name) is not None:
             raise BadRow("stands beside `messages`; a row has the one or the other", name)
-    return _turns(required(values, "messages", "", (list,)), "messages", unknown)
+    return turns(required(values, "messages", "", (list,)), "messages", unknown)
 
 
-def _turns(values: list[Any], within: str, unknown: list[str]) -> list[Message]:
+def turns(values: list[Any], within: str, unknown: list[str]) -> list[Message]:
+    """The messages in the field `within`; the names of their unread fields are added to `unknown`.
+
+    Raises:
+        BadRow: naming the first that is no message with a known role and a text.
+    """
     return [_message(value, f"{within}[{i}]", unknown) for i, value in enumerate(values)]
 
 
@@ -79,8 +84,8 @@ def _message(value: Any, within: str, unknown: list[str]) -> Message:
         guess = nearest(role, ROLES)
         hint = f"did you mean {guess!r}?" if guess else f"known: {', '.join(ROLES)}"
         raise BadRow(f"unknown role {shown(role, 30)!r}; {hint}", f"{within}.role")
-    turns = within.partition("[")[0]
-    unknown += [f"{turns}[].{shown(key)}" for key in value if key not in ("role", "content") and value[key] is not None]
+    whole = within.partition("[")[0]
+    unknown += [f"{whole}[].{shown(key)}" for key in value if key not in ("role", "content") and value[key] is not None]
     return Message(role=ROLES[role], content=content)
 
 
