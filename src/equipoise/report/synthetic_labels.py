@@ -14,6 +14,7 @@ SIGNALS = {
     "logprob": "mean probability of the answer's tokens",
     "entropy": "1 less the entropy over different answers",
     "combined": "mean of exact (per entity), consensus, votes and logprob",
+    "calibrated": "the confidence that training goes by",
 }
 
 

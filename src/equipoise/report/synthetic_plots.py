@@ -27,6 +27,7 @@ SIGNALS = {
     "logprob": ("#E69F00", "--"),
     "entropy": ("#56B4E9", "-."),
     "combined": ("#0072B2", "-"),
+    "calibrated": ("#9467BD", "-"),
 }
 FEWEST = 20  # labels that a reliability figure needs
 
