@@ -15,7 +15,7 @@ def answer(body, choices=None):
         "id": "x",
         "object": "chat.completion",
         "choices": [
-            {"index": i, "finish_reason": "stop", "message": {"role": "assistant", "content": f"seed {body['seed']}.{i}"}}
+            {"index": i, "finish_reason": "stop", "message": {"content": f"seed {body['seed']}.{i}"}}
             for i in range(count)
         ],
         "usage": {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8},

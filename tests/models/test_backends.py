@@ -308,7 +308,7 @@ def test_vllm_that_is_missing_is_told():
 def test_the_switch_of_a_reasoning_model_is_thrown():
     template = TEMPLATE.replace(
         "assistant\n{% endif %}",
-        "assistant\n{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}{% endif %}",
+        "assistant\n{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}{% endif %}",
     )
     asked = [Message(role="user", content="Is it so?")]
     loaded = Loaded(None, tiny_tokenizer(chat_template=template), "tiny")

@@ -162,6 +162,17 @@ def test_what_does_not_decide_the_samples_may_change(tmp_path):
     assert len(drawn) == 3
 
 
+def test_settings_that_drew_nothing_do_not_bind(tmp_path):
+    class Broken(Fixed):
+        def sample(self, requests):
+            raise UserError("no such model")
+
+    path = tmp_path / "samples.jsonl"
+    with pytest.raises(UserError, match="no such model"):
+        draw(path, Broken(), SENTENCES[:2], seed=7)
+    assert len(draw(path, sentences=SENTENCES[:2], seed=8)) == 2
+
+
 def test_another_file_is_not_written_into(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"id": "x", "model": "a", "sample": 0, "text": "mine"}) + "\n")

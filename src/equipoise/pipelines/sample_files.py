@@ -82,18 +82,12 @@ def samples_of(rows: Iterable[dict[str, Any]], path: Path, dropped: Iterable[str
 
 
 def check_made_with(path: Path, model: str, made_with: dict[str, Any]) -> None:
-    """Compare what decides this model's samples with what it was when the file was begun, and take note of it.
+    """Compare what decides a model's samples with what it was for those in the file.
 
     Raises:
         UserError: something differs, so that old and new samples would not be of one kind.
     """
-    file = path.with_name(path.name + ".settings.json")
-    try:
-        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    except ValueError:
-        warn(f"{file} is damaged; what the samples there were drawn with cannot be compared")
-        known = {}
-    before = known.get(model, {})
+    before = _made_with(path).get(model, {})
     changed = [
         f"{name} (was {before[name]!r}, is {now!r})"
         for name, now in made_with.items()
@@ -106,8 +100,26 @@ def check_made_with(path: Path, model: str, made_with: dict[str, Any]) -> None:
             fix="name another file with --out, or go back to those settings",
             docs=DOCS,
         )
-    if before != made_with:
-        write_json(file, {**known, model: made_with})
+
+
+def note_made_with(path: Path, model: str, made_with: dict[str, Any]) -> None:
+    """Remember beside the file what decides a model's samples in it."""
+    known = _made_with(path)
+    if known.get(model) != made_with:
+        write_json(_beside(path), {**known, model: made_with})
+
+
+def _made_with(path: Path) -> dict[str, dict[str, Any]]:
+    file = _beside(path)
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except ValueError:
+        warn(f"{file} is damaged; what the samples there were drawn with cannot be compared")
+        return {}
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".settings.json")
 
 
 # ---- writing

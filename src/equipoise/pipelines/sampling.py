@@ -16,7 +16,7 @@ from equipoise.models.backends.interface import Backend, Reply, Request
 from equipoise.models.backends.settings import BackendSettings
 from equipoise.models.loading import Loaded
 from equipoise.models.settings import ModelSettings
-from equipoise.pipelines.sample_files import DOCS, check_made_with, key, samples_of, written
+from equipoise.pipelines.sample_files import DOCS, check_made_with, key, note_made_with, samples_of, written
 from equipoise.pipelines.sampling_settings import SamplingSettings
 from equipoise.records import Entity, Message, Sample, Sentence
 
@@ -122,11 +122,13 @@ def sample_inputs(
             )
         _same_prompts(before.samples, asks, journal_path)
         decides = settings.model_dump(mode="json", exclude=FREE) | {"seed": seed}
-        check_made_with(journal_path, model_name, decides)
+        if any(s.model == model_name for s in before.samples):
+            check_made_with(journal_path, model_name, decides)
         todo = planned(asks, before.samples, model_name, skip_labelled=skip_labelled, max_samples=max_samples)
         if before.samples:
             say(f"{len(before.samples)} samples are there already; {len(todo)} to go")
-        _draw_into(journal, backend, todo, types, model_name, label)
+        drawn = _drawn(backend, todo, types, model_name)
+        _write(journal, drawn, len(todo), label, lambda: note_made_with(journal_path, model_name, decides))
         wanted = {(ask.id, ask.sample) for ask in asks}
         found = samples_of(journal.rows, journal_path).samples
         mine = {(s.id, s.sample): s for s in found if s.model == model_name and (s.id, s.sample) in wanted}
@@ -149,7 +151,7 @@ def _asks(
 ) -> list[Ask]:
     return [
         Ask(one.id, number, prompt(one.text, types, instruction), sample_seed(seed, one.id, model, number))
-        for one in sentences
+        for one in {one.id: one for one in sentences}.values()  # a row that stands twice in its file is one input
         for number in range(samples)
     ]
 
@@ -166,20 +168,20 @@ def _same_prompts(there: Sequence[Sample], asks: Sequence[Ask], path: Path) -> N
         )
 
 
-def _draw_into(
-    journal: Journal, backend: Backend, todo: Sequence[Ask], types: Sequence[str], model: str, label: str
-) -> None:
-    """Draw and journal; an interrupt says how to go on."""
+def _write(journal: Journal, drawn: Iterable[list[Sample]], total: int, label: str, begin: Callable[[], None]) -> None:
+    """Journal what is drawn; `begin` is called before the first sample. An interrupt says how to go on."""
     done = 0
     try:
-        with written(journal) as writer, progress(len(todo), label) as bar:
-            for some in _drawn(backend, todo, types, model):
+        with written(journal) as writer, progress(total, label) as bar:
+            for some in drawn:
+                if not done:
+                    begin()
                 writer.add([sample.model_dump(mode="json") for sample in some])
                 done += len(some)
                 bar.advance(len(some))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"interrupted: {done} of {len(todo)} samples were drawn and are kept in {journal.path}; "
+            f"interrupted: {done} of {total} samples were drawn and are kept in {journal.path}; "
             "repeat the command with --resume to go on"
         ) from None
 

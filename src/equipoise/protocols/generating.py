@@ -36,7 +36,7 @@ def generate(
     if recipe is not None and "=" in recipe:
         recipe, overrides = None, [recipe, *overrides]
     path = find(recipe) if recipe is not None else None
-    given = {name: value for name, value in options.items() if value not in (None, False, [])}
+    given = {name: value for name, value in options.items() if value is not None and value is not False and value != []}
     if path is not None and load_yaml(path).get("pipeline") != "sampling":
         _first_stage(path, overrides, out, given)
         return
