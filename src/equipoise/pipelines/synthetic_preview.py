@@ -6,7 +6,7 @@ from typing import Any
 from equipoise.data.extraction import prompt
 from equipoise.evaluation.extraction import extract
 from equipoise.models.loading import load_model
-from equipoise.models.memory import in_words
+from equipoise.models.memory import estimate, in_words
 from equipoise.pipelines.synthetic_data import load_sources
 from equipoise.pipelines.synthetic_rl import planned
 from equipoise.pipelines.synthetic_settings import SyntheticRecipe
@@ -32,6 +32,22 @@ def preview(recipe: SyntheticRecipe) -> dict[str, Any]:
     )[0]
     draws = len(recipe.seeds) if recipe.labels.per_seed else 1
     settings = recipe.grpo
+    text = prompt(asked[0].text, target.types, recipe.data.instruction)
+    length = len(loaded.tokenizer(text).input_ids) + settings.max_new_tokens
+    parameters = sum(p.numel() for p in loaded.model.parameters())
+    adapter = trainable_parameters(loaded.model, settings.training())
+    answers = settings.prompts_per_step * settings.group
+    memory = estimate(
+        loaded.model.config,
+        parameters=parameters,
+        adapter=adapter,
+        rows=answers // settings.accumulation,
+        tokens=length,
+        drawn=min(answers, max(settings.batch_tokens // length, 1)),
+        quantization=None if recipe.model.quantization == "auto" else recipe.model.quantization,
+        bytes_each=loaded.model.dtype.itemsize,
+        gradient_checkpointing=settings.gradient_checkpointing,
+    )
     return {
         "counts": {
             name: {split: len(getattr(domain, split)) for split in ("train", "dev", "test")}
@@ -42,9 +58,9 @@ def preview(recipe: SyntheticRecipe) -> dict[str, Any]:
         "samples": draws * recipe.sampling.samples * (len(target.train) + len(target.dev)),
         "runs": len(planned(recipe)),
         "steps": settings.epochs * math.ceil(len(target.train) / settings.prompts_per_step),
-        "trainable": trainable_parameters(loaded.model, recipe.grpo.training(), []),
-        "parameters": sum(p.numel() for p in loaded.model.parameters()),
-        "memory": in_words(loaded.model, settings),
-        "prompt": prompt(asked[0].text, target.types, recipe.data.instruction),
+        "trainable": adapter,
+        "parameters": parameters,
+        "memory": in_words(memory),
+        "prompt": text,
         "answer": row["output"],
     }

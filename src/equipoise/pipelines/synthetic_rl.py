@@ -25,6 +25,7 @@ from equipoise.records import Example, Message, Sentence
 from equipoise.runs import Run
 from equipoise.schedules.curriculum import Curriculum
 from equipoise.training.best import Best
+from equipoise.training.checkpoints import load_weights
 from equipoise.training.grpo import Item, train_grpo
 from equipoise.training.settings import ObjectiveSettings
 from equipoise.training.sft import train
@@ -167,8 +168,9 @@ def _sft(
         seed=seed,
         validate=_validation(recipe, prepared),
         keep_base=keep_base,
+        keep_best=BEST,
     )
-    return replace(loaded, model=result.model), {"steps": result.steps}
+    return replace(loaded, model=_selected(recipe, result.model, place)), {"steps": result.steps}
 
 
 def _grpo(
@@ -201,7 +203,14 @@ def _grpo(
         keep_base=keep_base,
         keep_best=BEST,
     )
-    return replace(loaded, model=result.model), asdict(result.summary)
+    return replace(loaded, model=_selected(recipe, result.model, place)), asdict(result.summary)
+
+
+def _selected(recipe: SyntheticRecipe, model: Any, place: Path) -> Any:
+    """The model that is measured, its weights taken from the best validation where that is what the recipe wants."""
+    if recipe.data.select == "best" and (place / "best").is_dir():
+        load_weights(model, place / "best")
+    return model
 
 
 def _item(recipe: SyntheticRecipe, prepared: Prepared, sentence: Sentence, label: Any, kind: str) -> Item:

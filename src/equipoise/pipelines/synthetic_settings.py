@@ -56,6 +56,7 @@ class DataSettings(Section):
     max_new_tokens: int = Field(default=128, ge=1)
     batch_tokens: int = Field(default=8192, ge=1)
     validation: int = Field(default=100, ge=1)  # dev sentences a domain that are asked while training
+    select: Literal["best", "last"] = "best"  # the model that is measured: of best F1 on the target's dev, or the last
 
 
 class Arm(Section):

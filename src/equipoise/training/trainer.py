@@ -14,9 +14,10 @@ from trl.trainer.sft_trainer import SFTTrainer
 from equipoise.console import say
 from equipoise.errors import UserError
 from equipoise.models.token_rows import spare_copies
-from equipoise.training import checkpoints, splitting
+from equipoise.training import splitting
 from equipoise.training.anomalies import Anomalies
 from equipoise.training.best import MEAN_LOSS, Best, finite
+from equipoise.training.durable import Durable, json_number, train_in_float32
 from equipoise.training.head import Objective, attach, detach
 from equipoise.training.meter import Meter
 from equipoise.training.rng import restore_rng, rng_state
@@ -47,7 +48,7 @@ class StepHooks:
     stops: Any = None
 
 
-class FusedTrainer(Stoppable, SFTTrainer):
+class FusedTrainer(Stoppable, Durable, SFTTrainer):
     """Overrides what the objective and durability need; loop, optimizer, schedule and parallelism are the parents'."""
 
     def __init__(self, *args: Any, objective: Objective, meter: Meter, hooks: StepHooks, **kwargs: Any):
@@ -57,7 +58,7 @@ class FusedTrainer(Stoppable, SFTTrainer):
         detach(base)  # TRL's fused head: one path only
         spare_copies(base)
         if getattr(base, "quantization_method", None) is not None:
-            _train_in_float32(model)
+            train_in_float32(model)
         attach(base, objective)
         # The parent counts the step's tokens only for models whose forward takes loss arguments
         self.model_accepts_loss_kwargs = True
@@ -181,10 +182,6 @@ class FusedTrainer(Stoppable, SFTTrainer):
         )
         return norm
 
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not counted: walking over all parameters takes 4% of a small model's step, and nobody reads it here."""
-        return 0
-
     # ---- what is written
 
     def _maybe_log_save_evaluate(
@@ -198,7 +195,7 @@ class FusedTrainer(Stoppable, SFTTrainer):
         assert self._row is not None
         step = self.state.global_step
         row = {"step": step, "epoch": round(float(self.state.epoch or 0.0), 6), "learning_rate": learning_rate}
-        row |= {name: _finite(value) for name, value in self._row.items()}
+        row |= {name: json_number(value) for name, value in self._row.items()}
         self._row = None
         self._watch(row, self._batches)
         if self.args.logging_strategy != "no":
@@ -238,64 +235,8 @@ class FusedTrainer(Stoppable, SFTTrainer):
             self.control.should_log = should_log
         model.train()
         restore_rng(before)
-        append_once(hooks.validations, {"step": step, **{k: _finite(v) for k, v in result.items()}})
+        append_once(hooks.validations, {"step": step, **{k: json_number(v) for k, v in result.items()}})
         return losses
-
-    def _keep_best(self, model: Any, step: int, result: Mapping[str, Any]) -> None:
-        """Save before the numbers are journalled: cut off in between, a resumed run does both again."""
-        earlier = [row for row in self.hooks.validations.rows if row["step"] < step]
-        for name, best in self.hooks.keep_best.items():
-            if best.improves(result.get(best.metric), earlier) and self.hooks.write_model is not None:
-                self.hooks.write_model(self.accelerator.unwrap_model(model), self.hooks.folder / name)
-                say(f"new best {best.metric} {result[best.metric]:.4g} after step {step}: saved in {name}/")
-
-    # ---- checkpoints
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = self.hooks.checkpoints
-        with checkpoints.sealed(folder, self.state.global_step, self.accelerator) as aside:
-            self.save_model(str(aside), _internal_call=True)
-            self._save_optimizer_and_scheduler(str(aside))
-            self._save_scaler(str(aside))
-            self._save_rng_state(str(aside))
-            if self.args.should_save:
-                self._export_callbacks()
-                self.state.save_to_json(str(aside / "trainer_state.json"))
-        if self.args.should_save:
-            checkpoints.prune(folder, self.hooks.keep_checkpoints)
-
-    def _export_callbacks(self) -> None:
-        """What each callback, and the trainer's own control, wants back after a resume."""
-        from transformers.trainer_callback import ExportableState
-
-        states: dict[str, list[dict]] = {}
-        for callback in [*self.callback_handler.callbacks, self.control]:
-            if isinstance(callback, ExportableState):
-                states.setdefault(type(callback).__name__, []).append(callback.state())
-        # written afresh: the parent appends to what earlier checkpoints left
-        self.state.stateful_callbacks = {  # pyright: ignore[reportAttributeAccessIssue]  (a dict once trained)
-            name: found[0] if len(found) == 1 else found for name, found in states.items()
-        }
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Weights as safetensors; not the parent's pickle of the arguments."""
-        if not self.args.should_save:
-            return
-        assert output_dir is not None
-        save_pretrained(self.model, output_dir, state_dict)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            checkpoints.load_weights(self.model, Path(resume_from_checkpoint))
-
-
-def _train_in_float32(model: Any) -> None:
-    """TRL makes the adapter of a quantized base bf16, which rounds the last small updates of a row away."""
-    for parameter in model.parameters():
-        if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
-            parameter.data = parameter.data.float()
 
 
 class _WithRows:
@@ -314,16 +255,3 @@ class _WithRows:
                 start += length
         batch["row_index"] = torch.tensor(rows)
         return batch
-
-
-def save_pretrained(model: Any, folder: str | Path, state_dict: dict | None = None) -> None:
-    """Write a model or adapter as safetensors, without asking the Hub whether the base's vocabulary has grown."""
-    extra: dict[str, Any] = {}
-    if hasattr(model, "active_peft_config"):
-        targets = model.active_peft_config.target_modules or ()
-        extra["save_embedding_layers"] = not {"embed_tokens", "lm_head", "wte"}.isdisjoint(targets)
-    model.save_pretrained(str(folder), state_dict=state_dict, **extra)
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
