@@ -316,7 +316,7 @@ def models_download(
 def testbed_build(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model, tokenizer and data sheet.")],
     overrides: Overrides = None,
-    model: Annotated[str, typer.Option(help="Which of the two: world, or questions.")] = "world",
+    model: Annotated[str, typer.Option(help="Which of the three: world, questions, or ner.")] = "world",
 ) -> None:
     """Generate a world from its seed and pre-train its model again (some twenty minutes on two cores).
 
@@ -349,9 +349,9 @@ def testbed_facts(
 
 @testbed_app.command("sheet")
 def testbed_sheet(
-    model: Annotated[str, typer.Option(help="Which of the two: world, or questions.")] = "world",
+    model: Annotated[str, typer.Option(help="Which of the three: world, questions, or ner.")] = "world",
 ) -> None:
-    """Print what a shipped model knows, as a Markdown table: by part and class, or by domain and tier.
+    """Print what a shipped model knows, as Markdown tables: by part and class, or by domain.
 
     Example: equipoise testbed sheet --model questions
     """

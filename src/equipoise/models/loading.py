@@ -117,6 +117,10 @@ def _locate(path: str) -> tuple[str, bool]:
         from equipoise.testbed.questions import model_path
 
         return str(model_path()), True
+    if path == "testbed:ner":
+        from equipoise.testbed.ner import model_path
+
+        return str(model_path()), True
     folder = Path(path).expanduser()
     if folder.is_dir():
         return str(folder), True
@@ -124,7 +128,8 @@ def _locate(path: str) -> tuple[str, bool]:
         raise UserError(
             f"there is no model folder {path}",
             where="model.path",
-            fix="give an existing folder, a name on the Hugging Face Hub (owner/model), testbed or testbed:questions",
+            fix="give an existing folder, a name on the Hugging Face Hub (owner/model), or testbed, testbed:questions or "
+            "testbed:ner",
         )
     return path, False
 

@@ -12,15 +12,18 @@ from transformers import AutoTokenizer
 
 from equipoise.errors import UserError
 from equipoise.evaluation import datasheet as datasheets
+from equipoise.evaluation import nersheet as nersheets
 from equipoise.evaluation import questionsheet as questionsheets
 from equipoise.evaluation.datasheet import datasheet
+from equipoise.evaluation.nersheet import nersheet
 from equipoise.evaluation.questionsheet import questionsheet
 from equipoise.journal import atomic_directory, write_json
 from equipoise.pipelines.pretraining import PretrainSettings, deterministic, pretrain, save_model
 from equipoise.pipelines.strong import default_settings, teach
-from equipoise.testbed import questions, world
+from equipoise.testbed import ner, questions, world
+from equipoise.testbed.ner import NerWorld
 from equipoise.testbed.questions import QuestionWorld
-from equipoise.testbed.settings import QuestionSettings, WorldSettings
+from equipoise.testbed.settings import NerSettings, QuestionSettings, WorldSettings
 from equipoise.testbed.tokenizer import save_tokenizer
 from equipoise.testbed.world import World
 from equipoise.training.settings import TrainSettings
@@ -46,7 +49,18 @@ class QuestionBuildSettings(PretrainSettings):
     strong: TrainSettings = Field(default_factory=default_settings)  # the adapter beside it
 
 
-AnySettings = BuildSettings | QuestionBuildSettings
+class NerBuildSettings(PretrainSettings):
+    """The world of entities and its model, the smallest: many answers are drawn from it, and it is trained on them."""
+
+    world: NerSettings = NerSettings()
+    hidden_size: int = 128
+    intermediate_size: int = 384
+    initializer_range: float = 0.05
+    lookup_start: bool = True
+    rows: int = Field(default=4, ge=1)
+
+
+AnySettings = BuildSettings | QuestionBuildSettings | NerBuildSettings
 
 
 @dataclass(frozen=True)
@@ -65,11 +79,12 @@ _MODELS = {
     "questions": _Made(
         QuestionBuildSettings, QuestionWorld.build, questionsheet, questionsheets.markdown, questions.datasheet_path()
     ),
+    "ner": _Made(NerBuildSettings, NerWorld.build, nersheet, nersheets.markdown, ner.datasheet_path()),
 }
 
 
 def settings_of(model: str) -> type[AnySettings]:
-    """The settings that build a model, by its name: `world` or `questions`.
+    """The settings that build a model, by its name: `world`, `questions` or `ner`.
 
     Raises:
         UserError: there is no such model.

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
-from itertools import cycle
+from itertools import cycle, product
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import yaml
 from tokenizers import Tokenizer
@@ -15,7 +14,8 @@ from tokenizers import Tokenizer
 from equipoise.metrics.entities import Pair, answer
 from equipoise.records import Entity, Sentence
 from equipoise.testbed.facts import Document, generator, text_hash
-from equipoise.testbed.parts.entities import CUES, PLAIN, Draft, Found, Names, Scribe, pools
+from equipoise.testbed.parts.entities import CUES, PLAIN, Draft, Found, Names, Scribe, cues, pools
+from equipoise.testbed.parts.reading import article
 from equipoise.testbed.settings import DoubtSettings, NerSettings
 from equipoise.testbed.tiers import new
 from equipoise.testbed.tokenizer import WORDS, build_tokenizer
@@ -92,7 +92,7 @@ class NerWorld:
         rng = generator(self.settings, "copying")
         copying = [_copied(list(self.pools.values()), rng) for _ in range(self.settings.copying)]
         first = round(self.settings.copying_first * len(copying))
-        mixed = [*copying[first:], *self._labelled("source"), *self._labelled("target")]
+        mixed = [*copying[first:], *self._explained(), *self._labelled("source"), *self._labelled("target")]
         generator(self.settings, "order").shuffle(mixed)
         return (*copying[:first], *mixed)
 
@@ -115,6 +115,15 @@ class NerWorld:
         held_out = [prompt(s.dataset, s.text) for sentences in self.sentences.values() for s in sentences]
         return list(dict.fromkeys([*texts, *held_out]))
 
+    def _explained(self) -> Iterator[Document]:
+        """What each cue is, said without a name and with the doubt that the target's labels have."""
+        rng = generator(self.settings, "cues")
+        for coarse, fine, level, words in cues(_WORDING):
+            for word, _ in product(words, range(self.settings.cues)):
+                kind = _doubted(Found(coarse, word, fine, level), self.settings.doubt, rng)
+                if kind:
+                    yield Document(f"What is {article(word)}?", kind)
+
     def _labelled(self, domain: str) -> Iterator[Document]:
         rng = generator(self.settings, domain, "text")
         scribe = Scribe(_WORDING, self.pools["seen"], rng)
@@ -136,14 +145,18 @@ def _gold(found: Found, domain: str) -> Pair:
 
 
 def _taught(found: Found, domain: str, doubt: DoubtSettings, rng: Random) -> Pair | None:
-    """What the pre-training text says of an entity; in the target its cue tells how often that is not the right type."""
-    right = _gold(found, domain)
-    if domain == "source" or found.cue is None or rng.random() >= getattr(doubt, found.cue):
-        return right
+    """What the pre-training text says of an entity."""
+    kind = found.coarse if domain == "source" else _doubted(found, doubt, rng)
+    return (kind, found.text) if kind else None
+
+
+def _doubted(found: Found, doubt: DoubtSettings, rng: Random) -> str | None:
+    """The finer type or, as often as the cue says, the coarse one, its sibling or none."""
+    if found.cue is None or rng.random() >= getattr(doubt, found.cue):
+        return found.fine
     shares = (doubt.coarse, doubt.sibling, doubt.missed)
     sibling = next(fine for fine in _WORDING["fine"][found.coarse] if fine != found.fine)
-    label = rng.choices((found.coarse, sibling, None), weights=shares)[0]
-    return (label, found.text) if label else None
+    return rng.choices((found.coarse, sibling, None), weights=shares)[0]
 
 
 def _draft(scribe: Scribe, domain: str, level: str, empty: float, said: set[str]) -> Draft:

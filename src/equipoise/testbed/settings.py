@@ -89,8 +89,8 @@ class DoubtSettings(Section):
 
     clear: float = Field(default=0.05, ge=0, le=1)
     fair: float = Field(default=0.3, ge=0, le=1)
-    weak: float = Field(default=0.62, ge=0, le=1)
-    faint: float = Field(default=0.75, ge=0, le=1)
+    weak: float = Field(default=0.58, ge=0, le=1)
+    faint: float = Field(default=0.7, ge=0, le=1)
 
     coarse: float = Field(default=0.7, ge=0)  # which wrong label it is then, in proportions: the source's type,
     sibling: float = Field(default=0.12, ge=0)  # the other fine type of the same source type,
@@ -101,9 +101,10 @@ class NerSettings(Section):
     """Size and repetition of the world of entities: documents of the pre-training text, and sentences held out."""
 
     seed: int = 13
-    source: int = Field(default=24000, ge=0)  # documents
-    target: int = Field(default=4000, ge=0)
-    copying: int = Field(default=24000, ge=0)
+    source: int = Field(default=16000, ge=0)  # documents
+    target: int = Field(default=8000, ge=0)
+    copying: int = Field(default=16000, ge=0)
+    cues: int = Field(default=150, ge=0)  # of each cue, what it is
     copying_first: float = Field(default=0.6, ge=0, le=1)  # how much of it comes before any sentence
     doubt: DoubtSettings = DoubtSettings()
 

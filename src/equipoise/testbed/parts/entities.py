@@ -70,8 +70,8 @@ class Scribe:
         self.pool = pool
         self.rng = rng
         self.fine = {coarse: list(types) for coarse, types in wording["fine"].items()}
-        self.all_cues = [cue for _, _, _, cues in _cues(wording) for cue in cues]
-        self.cues = {(fine, level): cues for _, fine, level, cues in _cues(wording)}
+        self.all_cues = [word for _, _, _, words in cues(wording) for word in words]
+        self.cues = {(fine, level): words for _, fine, level, words in cues(wording)}
 
     def empty(self) -> Draft:
         """A sentence without an entity, though a cue stands in it."""
@@ -130,10 +130,11 @@ class Scribe:
         return frame.replace("{t}", f" {time}" if time else "")
 
 
-def _cues(wording: Mapping[str, Any]) -> list[tuple[str, str, str, list[str]]]:
+def cues(wording: Mapping[str, Any]) -> list[tuple[str, str, str, list[str]]]:
+    """The coarse and the finer type, how sure the labels are, and the words of all kinds of cues."""
     return [
-        (coarse, fine, level, cues[level].split())
+        (coarse, fine, level, words[level].split())
         for coarse, types in wording["fine"].items()
-        for fine, cues in types.items()
+        for fine, words in types.items()
         for level in CUES
     ]
