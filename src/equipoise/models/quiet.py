@@ -12,6 +12,7 @@ from equipoise.errors import UserError
 # what the libraries say to each other, and no user can act on
 _NOISE = (
     r"`is_gradient_checkpointing` is deprecated",  # peft 0.21 asks transformers 5.23 by the old name
+    r"You are using 'rollout_func', which is an experimental feature",  # of TRL; `CurriculumTrainer` is tested with it
 )
 
 

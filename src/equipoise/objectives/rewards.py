@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from equipoise.metrics.entities import Pair, exact, parse, sentence_f1, soft_token_f1
 
-
 PARTS = ("soft_f1", "format", "exact", "entity_f1")
 
 

@@ -263,7 +263,7 @@ def _arguments(settings: GrpoSettings, precision: str, folder: Path, seed: int, 
         warmup_steps=settings.warmup_ratio,  # below 1 it is a share of all steps
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm or math.inf,  # 0: measured, not clipped
-        gradient_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing=settings.gradient_checkpointing,
         seed=seed,
         data_seed=seed,
         bf16=precision == "bf16",
