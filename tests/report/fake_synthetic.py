@@ -130,7 +130,7 @@ def _labels(path: Path, rng: np.random.Generator, n: int = 200) -> None:
     write_json(path / "label_quality.json", {
         "split": "train", "n": n, "samples": 8, "signal": "combined", "empty": 0.1, "left_out": 22,
         "calibrator": {"kind": "platt", "n": 40, "slope": 1.2, "intercept": -0.1},
-        "quality": label_quality(labels, golds),
+        "quality": label_quality(labels, golds, confidence={"calibrated": [row["confidence"] for row in rows]}),
     })  # fmt: skip
 
 

@@ -6,13 +6,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from equipoise.metrics.calibration import reliability
 from equipoise.metrics.entities import exact
 from equipoise.report import confidence_plots
 from equipoise.report.arms import Arm
 from equipoise.report.page import mapping
 from equipoise.report.svg import MUTED, PAPER, Panel, panel, plain_percent
-from equipoise.report.synthetic_reading import UNTRAINED, Rows, SyntheticRun
+from equipoise.report.synthetic_reading import UNTRAINED, SyntheticRun
 from equipoise.report.synthetic_words import points
 
 PRIMARY, PLAIN = ("#0072B2", "o"), ("#7F7F7F", "X")
@@ -29,7 +28,7 @@ SIGNALS = {
     "combined": ("#0072B2", "-"),
     "calibrated": ("#9467BD", "-"),
 }
-FEWEST = 20  # labels that a reliability figure needs
+CALIBRATED = "calibrated"  # the confidence that training goes by
 
 
 def styles(names: Iterable[str], primary: str) -> dict[str, Arm]:
@@ -73,10 +72,16 @@ def _draw_trade_off(axes: Axes, changes: Mapping[str, Any], arms: Mapping[str, A
     axes.margins(0.08)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: points(value).removesuffix(".0").replace("+0", "0")))
+        axis.set_major_formatter(
+            FuncFormatter(lambda value, _: "0" if value == 0 else points(value).removesuffix(".0"))
+        )
     axes.set_xlabel("change of source F1, points")
     axes.set_title("change of target F1, points", color=MUTED, fontweight="normal", fontsize=11)
     axes.text(0.985, 1.03, "better ↗", transform=axes.transAxes, ha="right", color=MUTED, fontsize=11)
+
+
+def _tick(value: float) -> str:
+    return "0" if value == 0 else points(value).removesuffix(".0")
 
 
 def _bars(row: Mapping[str, Any]) -> list[list[float]] | None:
@@ -91,9 +96,9 @@ def _bars(row: Mapping[str, Any]) -> list[list[float]] | None:
 
 def label_reliability(found: SyntheticRun) -> list[Panel]:
     """Draw how often labels are right against how sure they are: by the signal as it comes, then calibrated."""
-    account = found.first_quality
-    chosen = mapping(mapping(mapping(account.get("quality")).get("signals")).get(str(account.get("signal"))))
-    bins = {"raw": {"labels": chosen.get("reliability")}, "calibrated": {"labels": _calibrated(found.labels)}}
+    named = {"raw": found.first_quality.get("signal"), "calibrated": CALIBRATED}
+    by_name = mapping(mapping(found.first_quality.get("quality")).get("signals"))
+    bins = {kind: {"labels": mapping(by_name.get(str(name))).get("reliability")} for kind, name in named.items()}
     return confidence_plots.reliability({"reliability": bins}, ["labels"])
 
 
@@ -107,13 +112,6 @@ def is_right(row: Mapping[str, Any]) -> bool:
     """Tell whether a pseudo-label is exactly the right answer."""
     own, gold = ([(kind, text) for kind, text in row[key]] for key in ("entities", "gold"))
     return exact(own, gold)
-
-
-def _calibrated(rows: Rows) -> Rows:
-    rows = [row for row in rows if is_graded(row)]
-    if len(rows) < FEWEST:
-        return []
-    return [dict(b) for b in reliability([row["confidence"] for row in rows], [is_right(row) for row in rows])]
 
 
 def label_risk(found: SyntheticRun) -> list[Panel]:
@@ -137,9 +135,10 @@ def line_of(name: str) -> tuple[str, str]:
 
 
 def _draw_risk(axes: Axes, curves: Mapping[str, Any], account: Mapping[str, Any]) -> None:
+    used_signal = CALIBRATED if CALIBRATED in curves else account.get("signal")
     for name, curve in curves.items():
         colour, kind = line_of(name)
-        used = name == account.get("signal")
+        used = name == used_signal
         axes.plot(*zip(*curve), kind, color=colour, lw=2.4 if used else 1.5, zorder=3 if used else 2)
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(0, 1.08 * max(risk for curve in curves.values() for _, risk in curve) + 0.01)

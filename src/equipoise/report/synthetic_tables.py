@@ -90,7 +90,7 @@ def contrasts(found: SyntheticRun) -> list[dict[str, Any]]:
                 cell("p", probability(row.get("p"))),
                 cell("p after Holm", probability(row.get("p_holm"))),
             ],
-            "word": RELATIONS[relation(row)],
+            "word": "not tested" if row.get("p_holm") is None else RELATIONS[relation(row)],
             "note": row.get("note") or "",
         }
         for row in found.analysis.get("contrasts") or []

@@ -166,11 +166,16 @@ def _labels(found: SyntheticRun) -> Verdict | None:
         return None
     sentence = f"{percent(quality['right'])} of {account['n']:,} pseudo-labels are exactly right"
     sentence += f" (F1 {percent(quality['f1'])})." if quality.get("f1") is not None else "."
-    auroc = mapping(mapping(mapping(quality.get("signals")).get(str(account.get("signal")))).get("auroc"))
-    if auroc.get("mean") is not None:
+    aurocs = {name: mapping(row.get("auroc")) for name, row in mapping(quality.get("signals")).items()}
+    aurocs = {name: auroc for name, auroc in aurocs.items() if auroc.get("mean") is not None}
+    used = next((name for name in ("calibrated", account.get("signal")) if name in aurocs), None)
+    details = ""
+    if used is not None:
         sentence += (
-            f" The confidence is made of the signal “{account['signal']}”: AUROC {with_interval(auroc, number)}; "
-            "0.5 is chance, 1 sorts right labels from wrong ones perfectly."
+            f" The confidence that training goes by tells right labels from wrong ones with AUROC "
+            f"{with_interval(aurocs[used], number)}; 0.5 is chance, 1 perfect."
         )
+        each = ", ".join(f"{name} {number(auroc['mean'])}" for name, auroc in aurocs.items() if name != "calibrated")
+        details = f"AUROC of each signal as it comes: {each}. The confidence is made of “{account.get('signal')}”."
     claim = "How good were the labels it learned from?"
-    return _verdict(claim, "none", f"{percent(quality['right'])} right", sentence)
+    return _verdict(claim, "none", f"{percent(quality['right'])} right", sentence, details)
