@@ -188,6 +188,24 @@ def data_tag(
     run_confidence(find(recipe), overrides or [], out, until="data")
 
 
+@data_app.command("clean")
+def data_clean(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="IN... [KEY=VALUE]...", help="JSONL files, JSON arrays or hub:NAME:SPLIT.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the clean rows and the lists of the others.")],
+    against: Annotated[list[str] | None, typer.Option(help="A held-out set; what it asks leaves the data.")] = None,
+    model: Annotated[str | None, typer.Option(help="Count lengths in its tokens; in words by default.")] = None,
+) -> None:
+    """Clean instruction data and preference pairs: one form, no duplicates, every dropped or changed row listed.
+
+    Example: equipoise data clean alpaca.json chats.jsonl length.max=1024 licences=[mit,cc-by-4.0] --out cleaned
+    """
+    from equipoise.pipelines.cleaning import clean_command
+
+    clean_command(inputs, out, against or [], model)
+
+
 @app.command()
 def chat(
     run: Annotated[Path, typer.Argument(help="A run directory of confidence-tokens, or a model folder in one.")],

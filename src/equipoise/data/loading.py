@@ -53,9 +53,9 @@ def check_disjoint(train: Iterable[Example], test: Iterable[Example]) -> None:
     Raises:
         UserError: naming the first such pair.
     """
-    asked = {question: example for example in train for question in _questions(example)}
+    asked = {question: example for example in train for question in questions(example)}
     for example in test:
-        twin = next((asked[question] for question in _questions(example) if question in asked), None)
+        twin = next((asked[question] for question in questions(example) if question in asked), None)
         if twin is not None:
             raise UserError(
                 f"the same question stands in both sets, as {shown(twin.id)!r} and as {shown(example.id)!r}: "
@@ -66,7 +66,8 @@ def check_disjoint(train: Iterable[Example], test: Iterable[Example]) -> None:
             )
 
 
-def _questions(example: Example) -> list[tuple[str, ...]]:
+def questions(example: Example) -> list[tuple[str, ...]]:
+    """What an example asks, by which the same question is known again: itself first, then its rephrasings."""
     before = [plain(message.content) for message in example.messages[:-2] if message.role != "system"]
     return [(*before, plain(question)) for question in (example.prompt, *example.rephrasings)]
 
@@ -77,10 +78,10 @@ def _overlaps(examples: list[Example]) -> list[str]:
     twice: list[tuple[Example, Example]] = []
     leaks: list[tuple[Example, Example]] = []
     for example in examples:
-        first = asked.setdefault(_questions(example)[0], example)
+        first = asked.setdefault(questions(example)[0], example)
         twice += [(example, first)] if first is not example else []
     for example in examples:
-        leaks += [(example, asked[held]) for held in _questions(example)[1:] if held in asked]
+        leaks += [(example, asked[held]) for held in questions(example)[1:] if held in asked]
     remarks = (
         (twice, "{} asks the same question as {}"),
         (leaks, "a rephrasing at {} is the question at {}, so it is not held out"),

@@ -9,7 +9,7 @@ from typing import Any
 from equipoise.data.gathering import Dropped, Gathered, Ids, Rows, open_rows
 from equipoise.data.jsonl import BadRow, shown
 from equipoise.data.loading import check_disjoint
-from equipoise.data.rows import optional, required, row_id, turns
+from equipoise.data.rows import Empty, optional, required, row_id, turns
 from equipoise.records import Example, Message, PreferencePair
 
 PAIR_FIELDS = ("prompt", "messages", "chosen", "rejected", "id", "meta")
@@ -96,9 +96,11 @@ def parse_pair(values: dict[str, Any]) -> PairDraft:
         if not prompt:
             raise BadRow("missing, and `chosen` and `rejected` differ before their last turns", "prompt")
         chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
-    if prompt[-1].role != "user" or not prompt[-1].content.strip():
-        reason = "the question is empty" if prompt[-1].role == "user" else "must end in the user's question"
-        raise BadRow(reason, "messages" if values.get("messages") is not None else "prompt")
+    field = "messages" if values.get("messages") is not None else "prompt"
+    if prompt[-1].role != "user":
+        raise BadRow("must end in the user's question", field)
+    if not prompt[-1].content.strip():
+        raise Empty("the question is empty", field)
     better, worse = _answer(chosen, "chosen"), _answer(rejected, "rejected")
     if better.strip() == worse.strip():
         raise BadRow("chosen equals rejected", "rejected")
@@ -151,7 +153,7 @@ def _answer(side: list[Message], name: str) -> str:
     if len(side) > 1:
         raise BadRow("says more than one answer to the question, or the other's turns differ before the last", name)
     if not side[0].content.strip():
-        raise BadRow("the answer is empty", name)
+        raise Empty("the answer is empty", name)
     return side[0].content
 
 

@@ -12,6 +12,10 @@ Role = Literal["system", "user", "assistant"]
 ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 
 
+class Empty(BadRow):
+    """A field that is there, but says nothing."""
+
+
 @dataclass(frozen=True)
 class Draft:
     """What a row says, before it has an id for certain; `unknown` are the names of fields that nobody reads."""
@@ -41,9 +45,9 @@ def parse_row(values: dict[str, Any]) -> Draft:
         raise BadRow("the conversation must end in the user's question and the assistant's answer", field)
     question, answer = messages[-2].content, messages[-1].content
     if not question.strip():
-        raise BadRow("the question is empty", "messages" if in_turns else "prompt")
+        raise Empty("the question is empty", "messages" if in_turns else "prompt")
     if not answer.strip():
-        raise BadRow("the answer is empty", "messages" if in_turns else "completion")
+        raise Empty("the answer is empty", "messages" if in_turns else "completion")
     old = optional(values, "old", str)
     if old is not None and not old.strip():
         raise BadRow("empty; leave the field out", "old")

@@ -61,6 +61,19 @@ def load_model(settings: ModelSettings) -> Loaded:
     return Loaded(model, tokenizer, settings.path)
 
 
+def load_tokenizer(settings: ModelSettings) -> Any:
+    """The tokenizer alone, as `load_model` finds it, without its model's pad and stops.
+
+    Raises:
+        UserError: as `load_model`.
+    """
+    source, local = _locate(settings.path)
+    with explained(settings.path), quiet():
+        return tokenizers.load(
+            source, local=local, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+        )
+
+
 def pick_device(name: str) -> torch.device:
     """The named device; `auto` is CUDA, else the Apple GPU, else the CPU.
 
