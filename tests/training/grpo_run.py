@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,26 +19,28 @@ from equipoise.training.grpo_settings import GrpoSettings
 SMALL = {"epochs": 2, "group": 4, "prompts_per_step": 4, "max_new_tokens": 40, "checkpoint_every": 2, "lora": {"r": 4}}
 
 
-def items(domain, count, kind=None):
+def items(domain, count):
     return [
         Item(
             s.id,
             [Message(role="user", content=prompt(s.text, ner.TYPES[domain]))],
             pairs(s.entities),
             ner.TYPES[domain],
-            kind or domain,
+            domain,
         )
         for s in ner.load(domain, "train")[:count]
     ]
 
 
-def run(folder, *, targets=12, schedule=None, seed=5, **options):
-    """Train on right labels, whose confidence falls from first to last; return the result."""
+def run(folder, *, targets=12, schedule=None, seed=5, label=None, **options):
+    """Train on right labels, or on `label` for all, whose confidence falls from first to last; return the result."""
     torch.set_num_threads(1)
     given = {k: options.pop(k) for k in list(options) if k in GrpoSettings.model_fields}
     settings = GrpoSettings(**(SMALL | given))
     rows = items("target", targets)
-    replay = items("source", 4)
+    if label is not None:
+        rows = [replace(row, label=label) for row in rows]
+    replay = items("source", 4) if label is None else []
     curriculum = Curriculum(
         schedule or Schedule(replay=0.25),
         [1 - i / targets for i in range(targets)],

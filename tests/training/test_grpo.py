@@ -89,9 +89,9 @@ def test_what_is_saved_is_what_was_trained(undisturbed):
         torch.testing.assert_close(again(ids).logits, result.model(ids).logits)
 
 
-def test_right_labels_raise_the_reward_and_the_f1_that_no_label_showed(tmp_path):
-    run(tmp_path, targets=48, epochs=4, prompts_per_step=12, learning_rate=3e-3, group=8, lora={"r": 16})
-    got = [row["reward_target"] for row in rows(tmp_path)]
+def test_right_labels_raise_the_reward(tmp_path):
+    run(tmp_path, targets=16, epochs=8, prompts_per_step=8, learning_rate=5e-3, schedule=Schedule("none", replay=0))
+    got = [row["reward_soft_f1"] for row in rows(tmp_path)]
     assert sum(got[-4:]) / 4 > sum(got[:4]) / 4 + 0.05
 
 
@@ -184,7 +184,8 @@ def test_k3_has_the_divergence_as_its_mean():
 def test_39_a_group_of_one_is_refused_and_one_of_equal_rewards_accepted(tmp_path):
     with pytest.raises(ValueError, match="nothing to compare"):
         GrpoSettings(group=1)
-    result = run(tmp_path, rewards={"soft_f1": 1e-12, "format": 0}, epochs=1)  # every group is equal
+    nobody = (("person", "Nobody at All"),)  # whom no answer names: every reward is 0
+    result = run(tmp_path, label=nobody, rewards={"soft_f1": 0, "exact": 1, "format": 0}, beta=0, epochs=1)
     assert result.summary.equal_share == 1 and result.summary.steps == 3
     assert all(float(tensor.abs().max()) == 0 for name, tensor in weights(tmp_path).items() if "lora_B" in name)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import set_seed
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -76,6 +77,8 @@ class CurriculumTrainer(Durable, GRPOTrainer):
         return loss
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
+        # shuffling and dropout of a step hang on the seed and the step alone: a resume has nothing to put back
+        set_seed((self.args.seed * 1_000_003 + self.state.global_step) % 2**32)
         batch = super()._generate_and_score_completions(inputs)
         self._kl = self._divergence(batch)
         return batch
