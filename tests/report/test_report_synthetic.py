@@ -132,7 +132,7 @@ def test_sentences_gained_and_lost_are_those_that_moved_most(page, synthetic_run
     assert most == 1.0
     first = next(row for row in gained if f1(row) - f1(before[row["id"]]) == most)
     assert first["prompt"].splitlines()[-1] in shown and answer(map(tuple, first["gold"])) in shown
-    assert "not readable: " in shown and "Types:" not in shown
+    assert "not readable (not JSON): " in shown and "Types:" not in shown
 
 
 def f1(row):

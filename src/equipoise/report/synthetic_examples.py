@@ -65,7 +65,10 @@ def _shown(pair: Moved) -> dict[str, str]:
 
 
 def _said(row: Mapping[str, Any]) -> str:
-    return _answer(row["predicted"]) if row.get("valid") else f"not readable: {_cut(str(row.get('output', '')))}"
+    if row.get("valid"):
+        return _answer(row["predicted"])
+    why = f" ({row['problem']})" if row.get("problem") else ""
+    return f"not readable{why}: {_cut(str(row.get('output', '')))}"
 
 
 def _answer(entities: Any) -> str:
