@@ -94,6 +94,11 @@ class NearDuplicates:
         self._signatures.write(self._hash.hashvalues.tobytes())
         self._ends.append(self._ends[-1] + self._texts.write(text.encode()))
 
+    def close(self) -> None:
+        """Write out what was added; nothing more can be."""
+        self._signatures.close()
+        self._texts.close()
+
     def twins(self, *, among: int | None = None, skip: Collection[int] = ()) -> dict[int, Twin]:
         """For each text that is a near duplicate of an earlier one that stays, which one that is.
 
@@ -104,8 +109,7 @@ class NearDuplicates:
             among: compare only the first so many with the others.
             skip: numbers of texts that have no part in it.
         """
-        self._signatures.close()
-        self._texts.close()
+        self.close()
         values = np.fromfile(self._paths[0], dtype=np.uint32).reshape(-1, PERMUTATIONS)
         found: dict[int, Twin] = {}
         with self._paths[1].open("rb") as texts:

@@ -48,12 +48,12 @@ def clean(inputs: Sequence[str | Path], out: Path, settings: CleaningSettings | 
     with atomic_directory(out) as folder:
         work = folder / "work"
         work.mkdir()
-        job = Cleaning(folder, work, sources, settings, length)
-        for source in sources:
-            job.read(source)
-        job.compare()
-        job.mix(weights)
-        report = {"settings": settings.model_dump(mode="json"), **job.write()}
+        with Cleaning(folder, work, sources, settings, length) as job:
+            for source in sources:
+                job.read(source)
+            job.compare()
+            job.mix(weights)
+            report = {"settings": settings.model_dump(mode="json"), **job.write()}
         remove(work)
         write_json(folder / REPORT, report)
     show(report)

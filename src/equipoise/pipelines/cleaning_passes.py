@@ -14,6 +14,7 @@ from equipoise.console import say
 from equipoise.data.cleaning import CleanRow, Kind, Rejected, clean_row, rule_of
 from equipoise.data.gathering import LISTED
 from equipoise.data.jsonl import BadRow, Raw, shown
+from equipoise.data.near_duplicates import banding
 from equipoise.errors import UserError
 from equipoise.pipelines.cleaning_account import Account, spread
 from equipoise.pipelines.cleaning_against import HeldOut
@@ -53,6 +54,13 @@ class Cleaning:
         self.mixture: dict[str, Any] | None = None
         self._seen: dict[int, int] = {}
         self._ids = Ids()
+
+    def __enter__(self) -> Cleaning:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for file in (*self.stages.values(), self.dropped, self.changed):
+            file.close()
 
     # ---- the first pass
 
@@ -192,8 +200,6 @@ class Cleaning:
             UserError: nothing stays.
         """
         kept: dict[Kind, int] = {kind: self._write(kind) for kind in KINDS}
-        self.dropped.close()
-        self.changed.close()
         total, dropped = sum(kept.values()), dict(sorted(self.dropped.counts.items()))
         if total == 0:
             most = ", ".join(f"{rule} {count}" for rule, count in dropped.items())
@@ -230,20 +236,11 @@ class Cleaning:
         self.dropped.write([why.rule], entry | {"excerpt": shown(row)})
 
     def _report(self, kept: dict[Kind, int], dropped: dict[str, int]) -> dict[str, Any]:
-        account, near = self.account, self.settings.near
+        account = self.account
         stays = [
             np.delete(np.frombuffer(stage.lengths, "uint64"), list(self.gone[kind]))
             for kind, stage in self.stages.items()
         ]
-        indexes = [index for s in self.stages.values() for index in (s.texts, s.questions) if index is not None]
-        lsh = {
-            "threshold": near.threshold,
-            "shingle": near.shingle,
-            "bands": indexes[0].cut.bands,
-            "rows": indexes[0].cut.rows,
-            "recall_at_threshold": round(indexes[0].cut.recall(indexes[0].threshold), 4),
-            "not_compared_in_crowded_buckets": sum(index.crowded for index in indexes),
-        }
         return {
             "rows_in": account.rows_in,
             "kept": sum(kept.values()),
@@ -259,10 +256,26 @@ class Cleaning:
             },
             "licences": dict(account.licences.most_common()),
             "languages": dict(account.languages.most_common()),
-            "near_duplicates": lsh if indexes else None,
+            "near_duplicates": self._search(),
             "held_out": {"questions": len(self.held_out), "rows_without_question": self.held_out.unreadable},
             "mixture": self.mixture,
             "sources": account.sources,
+        }
+
+    def _search(self) -> dict[str, Any] | None:
+        """How near duplicates were looked for, and how often not with all others."""
+        near = self.settings.near
+        if near.threshold is None:
+            return None
+        cut = banding(near.threshold)
+        indexes = [index for stage in self.stages.values() for index in (stage.texts, stage.questions)]
+        return {
+            "threshold": near.threshold,
+            "shingle": near.shingle,
+            "bands": cut.bands,
+            "rows": cut.rows,
+            "recall_at_threshold": round(cut.recall(near.threshold), 4),
+            "not_compared_in_crowded_buckets": sum(index.crowded for index in indexes if index is not None),
         }
 
 

@@ -76,9 +76,16 @@ class Stage:
         self.lengths.append(length)
         self.orders.append(order)
 
+    def close(self) -> None:
+        """Write out what was added; nothing more can be."""
+        self._file.close()
+        for index in (self.texts, self.questions):
+            if index is not None:
+                index.close()
+
     def __iter__(self) -> Iterator[tuple[int, str, str]]:
         """Each row's number, and row and changes as JSON."""
-        self._file.close()
+        self.close()
         with self.path.open(encoding="utf-8", newline="\n") as file:
             for number, held in enumerate(file):
                 row, _, changes = held.rstrip("\n").partition("\t")
