@@ -11,7 +11,7 @@ from equipoise.data.formatting import render_prompt
 from equipoise.models.sampling import draw
 from equipoise.records import Message
 
-BATCH_TOKENS = 8192
+BATCH_TOKENS = 4096  # of a float32 score for each word of the vocabulary
 
 
 class HeldOut:
@@ -24,11 +24,10 @@ class HeldOut:
         *,
         seed: int,
         max_new_tokens: int,
-        temperature: float,
     ):
         self.tokenizer, self.seed = tokenizer, seed
         self.prompts = [render_prompt(tokenizer, list(messages)) for messages in prompts]
-        self.max_new_tokens, self.temperature = max_new_tokens, temperature
+        self.max_new_tokens = max_new_tokens
         self._rows: list[tuple[list[int], int]] | None = None
         self._base = torch.zeros(0)
 
@@ -52,7 +51,7 @@ class HeldOut:
             self.tokenizer,
             self.prompts,
             [[self.seed * 100_003 % 2**31 + i] for i in range(len(self.prompts))],
-            temperature=self.temperature,
+            temperature=1.0,  # the base itself: answers drawn otherwise would give the mean ratio of something else
             max_new_tokens=self.max_new_tokens,
             batch_tokens=BATCH_TOKENS,
         )

@@ -109,7 +109,7 @@ def train_grpo(
         trainer = _trainer(model, loaded, rollouts, settings, precision, seed, hooks, held_out, stop)
         resume = checkpoints.newest(hooks.checkpoints)
         if resume is None:
-            trainer.validate(0)
+            trainer.begin()
         else:
             step = checkpoints.step_of(resume)
             say(f"resuming after step {step} from {resume}")
@@ -228,13 +228,7 @@ def _trainer(
         rollouts=rollouts,
         settings=settings,
         hooks=hooks,
-        held_out=HeldOut(
-            loaded.tokenizer,
-            held_out,
-            seed=seed,
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-        ),
+        held_out=HeldOut(loaded.tokenizer, held_out, seed=seed, max_new_tokens=settings.max_new_tokens),
     )
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,16 @@ class CurriculumTrainer(Durable, GRPOTrainer):
         self._kl = self._divergence(batch)
         return batch
 
+    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        base, training = self.accelerator.unwrap_model(model).get_base_model(), model.training
+        hook = base.register_forward_pre_hook(positions_by_mask, with_kwargs=True)
+        model.train(training and torch.is_grad_enabled())  # a base's dropout would pass for a divergence
+        try:
+            return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+        finally:
+            model.train(training)
+            hook.remove()
+
     def _divergence(self, batch: Mapping[str, Any]) -> float:
         """KL(policy || base) in nats a token, on the answers just drawn, by Schulman's k3 estimator."""
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
@@ -150,6 +161,11 @@ class CurriculumTrainer(Durable, GRPOTrainer):
         starts = {first for first, _ in self.rollouts.curriculum.stages()}
         return step in starts or step >= self.state.max_steps or (every is not None and step % every == 0)
 
+    def begin(self) -> None:
+        """Measure the untrained model: what the rest is compared with."""
+        found = self.validate(0)
+        self.watch.add(0, math.nan, target_f1=found.get("target/f1"))
+
     def validate(self, step: int) -> dict[str, float]:
         """Measure the policy as it is; the random generators are put back. Step 0 is the untrained model."""
         before = rng_state()
@@ -159,8 +175,7 @@ class CurriculumTrainer(Durable, GRPOTrainer):
         with torch.no_grad():
             found = {} if self.hooks.validate is None else dict(self.hooks.validate(model, step))
             found |= self.held_out.measure(self.accelerator.unwrap_model(model))
-        if step > 0:
-            self._keep_best(model, step, found)
+        self._keep_best(model, step, found)
         model.train(training)
         restore_rng(before)
         row = {"step": step, **{k: json_number(v) for k, v in found.items()}}
@@ -175,11 +190,13 @@ class CurriculumTrainer(Durable, GRPOTrainer):
         limit, mean = self.settings.kl_limit, sum(self.recent_kl) / len(self.recent_kl)
         if limit is None or mean <= limit:
             return
-        text = f"the policy has moved {mean:.2f} nats a token from the base, more than grpo.kl_limit {limit:g}"
         if self.settings.kl_action == "stop":
-            self._stop(f"{text} (step {step})")
+            self._stop(f"the policy moved {mean:.2f} nats a token from the base, more than grpo.kl_limit (step {step})")
         else:
-            warn(f"{text}; raise grpo.beta or lower grpo.learning_rate")
+            warn(
+                f"the policy has moved more than grpo.kl_limit, {limit:g} nats a token, from the base; "
+                "raise grpo.beta or lower grpo.learning_rate"
+            )
 
     def _mind_collapse(self, row: Mapping[str, Any], target_f1: float | None) -> None:
         if self.settings.collapse.action == "off" or row["reward"] is None:
@@ -235,6 +252,13 @@ class CurriculumTrainer(Durable, GRPOTrainer):
 def given(prompts: Sequence[Any], completions: Sequence[Any], reward: Sequence[float], **_: Any) -> list[float]:
     """The reward that the rollouts computed already."""
     return list(reward)
+
+
+def positions_by_mask(model: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A forward pre-hook: TRL pads on the left and gives no positions, which learned ones cannot do without."""
+    if "position_ids" in signature(type(model).forward).parameters:
+        kwargs = {**kwargs, "position_ids": (kwargs["attention_mask"].cumsum(1) - 1).clamp(min=0)}
+    return args, kwargs
 
 
 def k3(own: torch.Tensor, base: torch.Tensor, mask: torch.Tensor) -> float:
