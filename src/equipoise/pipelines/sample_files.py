@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from equipoise.journal import Journal, read_journal, write_json
 from equipoise.records import Sample
 
 DOCS = "docs/generating.md#resume"
+PAUSE_S = 0.05  # a model of a few million parameters ends answers every few milliseconds; a disk takes one a write
 Key = tuple[str, str, int]
 
 
@@ -128,7 +130,7 @@ def _beside(path: Path) -> Path:
 class Writer:
     """Appends rows from a thread of its own, so that drawing does not wait for the disk.
 
-    It writes at once; what comes while it waits for the disk goes together in the next write.
+    It writes at once; what comes while it waits for the disk, or within `PAUSE_S` of the last write, goes together.
     """
 
     def __init__(self, journal: Journal):
@@ -156,9 +158,10 @@ class Writer:
             raise self._error
 
     def _work(self) -> None:
-        more = True
+        more, last = True, -PAUSE_S
         while more:
             batch = [self._queue.get()]
+            time.sleep(max(last + PAUSE_S - time.monotonic(), 0) if batch[0] is not None else 0)
             while not self._queue.empty():
                 batch.append(self._queue.get())
             more = None not in batch
@@ -168,6 +171,7 @@ class Writer:
                     self._journal.extend(rows)
                 except BaseException as error:  # `add` or `close` raises it
                     self._error = error
+                last = time.monotonic()
 
 
 @contextmanager
