@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from equipoise.data.extraction import load_sentences, split_sentences
+from equipoise.data.splits import check_disjoint_sentences
 from equipoise.errors import UserError
 from equipoise.pipelines.synthetic_settings import ExtractionDomain, SyntheticRecipe
 from equipoise.records import Sentence
@@ -95,6 +96,9 @@ def _read(
         cut = split_sentences(parts["train"], {"train": 1 - sum(shares.values()), **shares}, seed=0)
         parts |= {split: _labelled(cut[split]) for split in shares} | {"train": cut["train"]}
     limited = {split: rows[: domain.limit] for split, rows in parts.items()}
+    for split in SPLITS[1:]:
+        check_disjoint_sentences(limited["train"], limited[split])
+    check_disjoint_sentences(limited["dev"], limited["test"])
     return limited, tuple(domain.types or types)
 
 

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from equipoise.config import Section
+from equipoise.config import Section, nearest
 from equipoise.models.settings import ModelSettings
 from equipoise.pipelines.sampling_settings import SamplingSettings
 from equipoise.pipelines.settings import Seed, names_a_folder
@@ -96,8 +96,11 @@ class SyntheticRecipe(Section):
                 raise ValueError(f"{name!r} is no name for an arm: use letters, digits, '-' and '_'")
             if (name == ZERO_SHOT) != (arm.method == "zero-shot"):
                 raise ValueError(f"the arm {ZERO_SHOT} is the untrained model, and no other arm is")
-            arm_grpo(self, name)
-            arm_sft(self, name)
+            for part, settings_of in (("grpo", arm_grpo), ("sft", arm_sft)):
+                try:
+                    settings_of(self, name)
+                except ValidationError as error:
+                    raise ValueError(f"{name}.{part}: {_first(error, settings_of(self))}") from None
         if self.primary not in self.arms:
             raise ValueError(f"primary names no arm: {self.primary!r}; arms are {', '.join(self.arms)}")
         if len(set(self.seeds)) < len(self.seeds):
@@ -105,11 +108,21 @@ class SyntheticRecipe(Section):
         return self
 
 
-def arm_grpo(recipe: SyntheticRecipe, arm: str) -> GrpoSettings:
+def arm_grpo(recipe: SyntheticRecipe, arm: str | None = None) -> GrpoSettings:
     """The GRPO settings of an arm: the recipe's, changed by its own."""
-    return GrpoSettings.model_validate(recipe.grpo.model_dump() | recipe.arms[arm].grpo)
+    return GrpoSettings.model_validate(recipe.grpo.model_dump() | (recipe.arms[arm].grpo if arm else {}))
 
 
-def arm_sft(recipe: SyntheticRecipe, arm: str) -> TrainSettings:
+def arm_sft(recipe: SyntheticRecipe, arm: str | None = None) -> TrainSettings:
     """The SFT settings of an arm: the recipe's, changed by its own."""
-    return TrainSettings.model_validate(recipe.sft.model_dump() | recipe.arms[arm].sft)
+    return TrainSettings.model_validate(recipe.sft.model_dump() | (recipe.arms[arm].sft if arm else {}))
+
+
+def _first(error: ValidationError, settings: Section) -> str:
+    """What is wrong, and for a key that is not known the nearest that is."""
+    problem = error.errors()[0]
+    key = ".".join(map(str, problem["loc"]))
+    if problem["type"] != "extra_forbidden":
+        return f"{key}: {problem['msg']}"
+    guess = nearest(key, type(settings).model_fields)
+    return f"unknown key {key!r}" + (f", did you mean {guess!r}?" if guess else "")

@@ -14,13 +14,7 @@ from equipoise.report.build import build_report
 from equipoise.runs import Run
 
 DOMAINS = ("target", "source")
-SHOWN = (
-    ("f1", "F1"),
-    ("precision", "precision"),
-    ("recall", "recall"),
-    ("valid", "readable"),
-    ("non_empty", "not empty"),
-)
+SHOWN = {"f1": "F1", "precision": "precision", "recall": "recall", "valid": "readable", "non_empty": "not empty"}
 
 
 def run_synthetic(path: Path, overrides: list[str], out: Path | None, *, until: str = "end") -> Path:

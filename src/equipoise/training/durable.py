@@ -61,7 +61,7 @@ class Durable:
 
     def _keep_best(self: Any, model: Any, step: int, result: Mapping[str, Any]) -> None:
         """Save before the numbers are journalled: cut off in between, a resumed run does both again."""
-        earlier = [row for row in self.hooks.validations.rows if 0 < row["step"] < step]  # 0 is the untrained model
+        earlier = [row for row in self.hooks.validations.rows if row["step"] < step]
         for name, best in self.hooks.keep_best.items():
             if best.improves(result.get(best.metric), earlier) and self.hooks.write_model is not None:
                 self.hooks.write_model(self.accelerator.unwrap_model(model), self.hooks.folder / name)
