@@ -10,7 +10,7 @@ from equipoise.models.backends.servers import Failure
 from equipoise.models.backends.settings import BackendSettings
 
 # What a server may not know, and how a refusal names it; they are left out then.
-OPTIONAL = ("chat_template_kwargs", "reasoning_effort", "logprobs", "seed", "n")
+OPTIONAL = ("chat_template_kwargs", "reasoning_effort", "top_logprobs", "logprobs", "seed", "n")
 
 
 def body(model: str, requests: Sequence[Request], settings: BackendSettings, refused: set[str]) -> dict[str, Any]:
@@ -26,8 +26,8 @@ def body(model: str, requests: Sequence[Request], settings: BackendSettings, ref
     }
     if len(requests) > 1:
         out["n"] = len(requests)
-    if settings.logprobs:
-        out["logprobs"] = True
+    if settings.logprobs and "logprobs" not in refused:
+        out |= {"logprobs": True, "top_logprobs": 1}  # llama-cpp-python tells of none without the second
     if not settings.enable_thinking:
         if settings.backend == "ollama":
             out["reasoning_effort"] = "none"
