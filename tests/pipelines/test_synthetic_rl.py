@@ -187,11 +187,12 @@ def test_wikigold_and_wnut17_run_from_end_to_end(tmp_path):
         pytest.skip(f"needs the data sets in {SHARED}")
     text = RECIPE.replace("seeds: [1, 2]", "seeds: [1]").split("arms:")[0]
     wikigold, wnut = SHARED / "wikigold" / "wikigold.conll.txt", SHARED / "wnut17"
+    files = f"train: {wnut}/train.conll, dev: {wnut}/dev.conll, test: {wnut}/test.conll"
     recipe = recipe_in(
         tmp_path,
         text,
         f"source={{train: {wikigold}, adapter: wikigold, limit: 10}}",
-        f"target={{train: {wnut}/train.conll, dev: {wnut}/dev.conll, test: {wnut}/test.conll, adapter: wnut17, limit: 10}}",
+        f"target={{{files}, adapter: wnut17, limit: 10}}",
         "arms={zero-shot: {method: zero-shot}, curriculum: {method: grpo}}",
         "labels.max_empty=1",
     )

@@ -47,10 +47,9 @@ def analyse(rows: Sequence[Row], *, primary: str, domains: Sequence[str] = ("tar
     )
     contrasts = []
     if primary in arms:
-        others = [arm for arm in arms if arm != primary]
-        contrasts = [{"against": arm} | difference(arms[primary], arms[arm], present[0]) for arm in others]
-        for row, p in zip(contrasts, holm([row["p"] for row in contrasts])):
-            row["p_holm"] = p
+        found = {arm: difference(arms[primary], arms[arm], present[0]) for arm in arms if arm != primary}
+        corrected = holm([row["p"] for row in found.values()])
+        contrasts = [{"against": arm, **row, "p_holm": p} for (arm, row), p in zip(found.items(), corrected)]
     return {
         "arms": list(arms),
         "seeds": seeds,

@@ -141,7 +141,7 @@ def _locate(path: str) -> tuple[str, bool]:
         raise UserError(
             f"there is no model folder {path}",
             where="model.path",
-            fix="give an existing folder, a name on the Hugging Face Hub (owner/model), or testbed, testbed:questions or "
+            fix="give an existing folder, a name on the Hugging Face Hub (owner/model), testbed, testbed:questions or "
             "testbed:ner",
         )
     return path, False

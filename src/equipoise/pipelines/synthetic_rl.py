@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from equipoise.console import say
 from equipoise.data.extraction import pairs, prompt
@@ -30,7 +30,7 @@ from equipoise.training.grpo import Item, train_grpo
 from equipoise.training.settings import ObjectiveSettings
 from equipoise.training.sft import train
 
-BEST = {"best": Best("target/f1", higher_is_better=True)}
+SELECTED = Best("target/f1", higher_is_better=True)  # on dev
 Row = dict[str, Any]
 
 
@@ -149,6 +149,8 @@ def _sft(
 ) -> tuple[Loaded, Row]:
     """Plain fine-tuning on all pseudo-labels, sure or not."""
     loaded, types = prepared.loaded(), prepared.sources.target.types
+    validate = _validation(recipe, prepared)
+    untrained = validate(loaded.model, 0)[SELECTED.metric]
     examples = [
         Example(
             id=row.sentence.id,
@@ -166,11 +168,15 @@ def _sft(
         settings=arm_sft(recipe, name),
         folder=place,
         seed=seed,
-        validate=_validation(recipe, prepared),
+        validate=validate,
         keep_base=keep_base,
-        keep_best=BEST,
+        keep_best={"best": SELECTED},
     )
-    return replace(loaded, model=_selected(recipe, result.model, place)), {"steps": result.steps}
+    told = {"steps": result.steps}
+    reached = [row[SELECTED.metric] for row in read_journal(place / "validation.jsonl").rows]
+    if recipe.data.select == "best" and max(reached) <= untrained:  # as in GRPO, where step 0 is validated too
+        return load_model(recipe.model), told
+    return replace(loaded, model=_selected(recipe, result.model, place)), told
 
 
 def _grpo(
@@ -201,7 +207,7 @@ def _grpo(
         held_out=[item.prompt for item in _dev(recipe, prepared)],
         refresh=_refresher(recipe, prepared, seed, rows) if arm.curriculum.dynamic else None,
         keep_base=keep_base,
-        keep_best=BEST,
+        keep_best={"best": SELECTED},
     )
     return replace(loaded, model=_selected(recipe, result.model, place)), asdict(result.summary)
 
@@ -213,7 +219,9 @@ def _selected(recipe: SyntheticRecipe, model: Any, place: Path) -> Any:
     return model
 
 
-def _item(recipe: SyntheticRecipe, prepared: Prepared, sentence: Sentence, label: Any, kind: str) -> Item:
+def _item(
+    recipe: SyntheticRecipe, prepared: Prepared, sentence: Sentence, label: Any, kind: Literal["target", "source"]
+) -> Item:
     types = prepared.sources.named()[kind].types
     text = prompt(sentence.text, types, recipe.data.instruction)
     return Item(id=sentence.id, prompt=[Message(role="user", content=text)], label=tuple(label), types=types, kind=kind)
@@ -229,9 +237,8 @@ def _dev(recipe: SyntheticRecipe, prepared: Prepared) -> list[Item]:
     """The prompts that forward KL is measured on: of both domains, never trained on."""
     half = max(1, recipe.grpo.forward_kl_inputs // 2)
     return [
-        _item(recipe, prepared, sentence, (), kind)
-        for kind, domain in prepared.sources.named().items()
-        for sentence in domain.dev[:half]
+        *(_item(recipe, prepared, sentence, (), "target") for sentence in prepared.sources.target.dev[:half]),
+        *(_item(recipe, prepared, sentence, (), "source") for sentence in prepared.sources.source.dev[:half]),
     ]
 
 
