@@ -1,7 +1,7 @@
 """Sentences with people, places and organisations, called so or, for those who know their cues, by finer types."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from random import Random
@@ -92,7 +92,7 @@ class Scribe:
         frames = self.rng.choices(self.wording["frames"], weights=(35, 40, 17, 8))[0]
         return self.rng.choice(frames)
 
-    def _filled(self, frame: str, phrase: Any) -> Draft:
+    def _filled(self, frame: str, phrase: Callable[[str, str], tuple[Found, str]]) -> Draft:
         found: list[Found] = []
 
         def put(slot: re.Match[str]) -> str:
