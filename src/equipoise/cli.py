@@ -82,7 +82,7 @@ def run(
 
 @app.command()
 def protocol(
-    name: Annotated[str, typer.Argument(help="Which protocol: a.")],
+    name: Annotated[str, typer.Argument(help="Which protocol: a or curriculum.")],
     overrides: Overrides = None,
     recipe: Annotated[str | None, typer.Option(help="Recipe that sets it up; the testbed's by default.")] = None,
     out: Out = None,

@@ -65,7 +65,7 @@ def extract(
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, float]:
-    """Strict micro precision, recall and F1 over (type, text) multisets; shares of readable and of non-empty answers."""
+    """Strict micro precision, recall and F1 over multisets; shares of readable and of non-empty answers."""
     total = sum((Counts(row["tp"], row["fp"], row["fn"]) for row in rows), Counts())
     return {
         "f1": total.f1,

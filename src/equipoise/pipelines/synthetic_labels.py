@@ -24,6 +24,7 @@ from equipoise.signals.calibrators import Calibrator, fit
 from equipoise.signals.samples import PseudoLabel, cap_empty, comparable, pseudo_label, signal
 
 Row = dict[str, Any]
+LEAST_RIGHT = 0.2  # share of right pseudo-labels, below which a run warns
 
 
 @dataclass(frozen=True)
@@ -206,5 +207,5 @@ def _leave(
         "quality": quality,
     }
     write_json(place / "label_quality.json", account)
-    if quality["right"] is not None and quality["right"] < 0.2:
+    if quality["right"] is not None and quality["right"] < LEAST_RIGHT:
         warn(f"only {quality['right']:.0%} of the pseudo-labels are right: there is little to learn from")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from equipoise.metrics.entities import answer
 from equipoise.models.loading import Loaded, load_model, pick_device
 from equipoise.models.settings import ModelSettings
 from equipoise.pipelines.synthetic_data import Sources, load_sources
-from equipoise.pipelines.synthetic_labels import Labelled, Labels, draw, make, relabel
+from equipoise.pipelines.synthetic_labels import LEAST_RIGHT, Labelled, Labels, draw, make, relabel
 from equipoise.pipelines.synthetic_settings import SyntheticRecipe, arm_grpo, arm_sft
 from equipoise.records import Example, Message, Sentence
 from equipoise.runs import Run
@@ -290,12 +291,21 @@ def _finish(recipe: SyntheticRecipe, folder: Path) -> dict[str, Any]:
     """Analyse what all arms and seeds left, and write it."""
     rows = read_journal(folder / "predictions.jsonl").rows
     cells = read_journal(folder / "cells.jsonl").rows
-    warnings = [
-        f"{cell['method']}, seed {cell['seed']}, stopped early: {cell['stopped']}"
-        for cell in cells
-        if cell.get("stopped")
-    ]
-    analysis = analyse(rows, primary=recipe.primary) | {"cells": cells, "warnings": warnings}
+    analysis = analyse(rows, primary=recipe.primary) | {"cells": cells, "warnings": _warnings(folder, cells)}
     write_json(folder / "synthetic.json", analysis)
     write_json(folder / "results.json", [row.model_dump() for row in flat_results(rows)])
     return analysis
+
+
+def _warnings(folder: Path, cells: Sequence[Row]) -> list[str]:
+    """What a reader should know before any number: labels hardly ever right, runs that stopped or went far."""
+    found = []
+    for path in sorted(folder.glob("**/label_quality.json")):
+        right = json.loads(path.read_text(encoding="utf-8"))["quality"]["right"]
+        if right is not None and right < LEAST_RIGHT:
+            found.append(f"only {right:.0%} of the pseudo-labels are right: there is little to learn from")
+    for cell in cells:
+        name = f"{cell['method']}, seed {cell['seed']}"
+        found += [f"{name}, stopped early: {cell['stopped']}"] if cell.get("stopped") else []
+        found += [f"{name}: {text}" for text in cell.get("warnings", ())]
+    return found

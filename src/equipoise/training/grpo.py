@@ -45,6 +45,7 @@ class Summary:
     forward_kl: float | None
     equal_share: float | None
     skipped: int
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -291,4 +292,5 @@ def _summary(hooks: Any, trainer: Any) -> Summary:
         forward[-1] if forward else None,
         mean("equal_share"),
         len(hooks.anomalies.steps),
+        tuple(trainer.warned),
     )

@@ -66,6 +66,7 @@ class CurriculumTrainer(Durable, GRPOTrainer):
         self.stopped: str | None = None
         self.collapsed = False
         self.recent_kl: list[float] = []
+        self.warned: list[str] = []
         self._row: dict[str, Any] | None = None
         self._losses: list[float] = []
         self._kl = 0.0
@@ -193,7 +194,7 @@ class CurriculumTrainer(Durable, GRPOTrainer):
         if self.settings.kl_action == "stop":
             self._stop(f"the policy moved {mean:.2f} nats a token from the base, more than grpo.kl_limit (step {step})")
         else:
-            warn(
+            self._warn(
                 f"the policy has moved more than grpo.kl_limit, {limit:g} nats a token, from the base; "
                 "raise grpo.beta or lower grpo.learning_rate"
             )
@@ -210,7 +211,12 @@ class CurriculumTrainer(Durable, GRPOTrainer):
             self.collapsed = True
             self._stop(verdict.sentence)
         else:
-            warn(verdict.sentence)
+            self._warn(verdict.sentence)
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warned:
+            self.warned.append(text)
+            warn(text)
 
     def _stop(self, why: str) -> None:
         if self.stopped is None:
@@ -229,6 +235,7 @@ class CurriculumTrainer(Durable, GRPOTrainer):
                 "labels": [[list(pair) for pair in item.label] for item in targets],
                 "collapse": self.watch.state_dict(),
                 "recent_kl": self.recent_kl,
+                "warned": self.warned,
                 "stopped": self.stopped,
                 "collapsed": self.collapsed,
             },
@@ -240,7 +247,8 @@ class CurriculumTrainer(Durable, GRPOTrainer):
         self.rollouts.curriculum.load_state_dict(state["curriculum"])
         self.rollouts.relabel([[(kind, text) for kind, text in label] for label in state["labels"]])
         self.watch.load_state_dict(state["collapse"])
-        self.recent_kl, self.stopped, self.collapsed = state["recent_kl"], state["stopped"], state["collapsed"]
+        self.recent_kl, self.warned = state["recent_kl"], state["warned"]
+        self.stopped, self.collapsed = state["stopped"], state["collapsed"]
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         if self.stopped is not None:
