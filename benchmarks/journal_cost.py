@@ -25,7 +25,7 @@ LIMIT = 1.05
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="testbed:ner")
-    parser.add_argument("--inputs", type=int, default=100)
+    parser.add_argument("--inputs", type=int, default=200)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--batch-tokens", type=int, default=8192)
     parser.add_argument("--max-new-tokens", type=int, default=64)

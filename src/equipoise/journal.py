@@ -68,10 +68,8 @@ def _alive(pid: int) -> bool:
         return True
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
     return True
 
 
@@ -271,8 +269,7 @@ class Journal:
         self._lock = FileLock(f"{self.path}.lock", thread_local=False)
         self._owner = self.path.with_name(self.path.name + ".owner")
         self._file: BinaryIO | None = None
-        self._size = 0
-        self._unfinished = False
+        self._size, self._unfinished = 0, False
         self._keys: set[Hashable] = set()
         self._one_at_a_time = threading.Lock()
 
@@ -310,17 +307,24 @@ class Journal:
         """
         self.extend([row])
 
-    def extend(self, rows: Iterable[dict[str, Any]]) -> None:
+    def extend(self, rows: Iterable[dict[str, Any]], *, wait: bool = True) -> None:
         """Add rows as `append` does one, waiting for the disk once; if that fails, none of them is in the journal.
 
-        A process that dies meanwhile may leave the first of them.
+        A process that dies meanwhile may leave the first of them. Without `wait` they outlive the process at once, and
+        a loss of power after `sync`.
         """
         lines = [_line(row) for row in rows]
         with self._one_at_a_time:
-            self._extend(lines, [json.loads(line) for line in lines])
+            self._extend(lines, [json.loads(line) for line in lines], wait)
 
-    def _extend(self, lines: list[bytes], rows: list[dict[str, Any]]) -> None:
-        if self._file is None:
+    def sync(self) -> None:
+        """Wait until all rows are on disk; another thread may add some meanwhile. Raises as `append`."""
+        if self._file is not None:
+            with explained(self.path):
+                disk.system.fsync(self._file)
+
+    def _extend(self, lines: list[bytes], rows: list[dict[str, Any]], wait: bool) -> None:
+        if (file := self._file) is None:
             raise RuntimeError("the journal is not open; use it as a context manager")
         keys = [self.key(row) for row in rows] if self.key else []
         twice = next((key for i, key in enumerate(keys) if key in self._keys or key in keys[:i]), None)
@@ -329,14 +333,15 @@ class Journal:
         data = b"".join(lines)
         with explained(self.path):
             if self._unfinished:
-                self._take_back(self._file)
+                self._take_back(file)
             self._unfinished = True
             try:
-                disk.system.write(self._file, data)
-                disk.system.fsync(self._file)
+                disk.system.write(file, data)
+                if wait:
+                    disk.system.fsync(file)
             except BaseException:
                 with suppress(OSError):  # if this fails too, the next append or the next writer does it
-                    self._take_back(self._file)
+                    self._take_back(file)
                 raise
             self._size += len(data)
             self._unfinished = False
@@ -357,14 +362,11 @@ class Journal:
         self.rows = read_journal(self.path).rows
         self._keys = {self.key(row) for row in self.rows} if self.key else set()
         self._file = self.path.open("ab", buffering=0)
-        self._size = self.path.stat().st_size
-        self._unfinished = False
+        self._size, self._unfinished = self.path.stat().st_size, False
         disk.system.sync_folder(self.path.parent)
 
     def _set_torn_tail_aside(self) -> None:
-        if not self.path.exists():
-            return
-        whole, newline, tail = self.path.read_bytes().rpartition(b"\n")
+        whole, newline, tail = (self.path.read_bytes() if self.path.exists() else b"").rpartition(b"\n")
         if not tail:
             return
         number = 1
@@ -392,8 +394,7 @@ class Journal:
 
     def _held(self) -> UserError:
         try:
-            owner = json.loads(self._owner.read_text(encoding="utf-8"))
-            who = f"process {owner['pid']} on {owner['host']} since {owner['since']}"
-        except (OSError, ValueError, KeyError):
+            who = "process {pid} on {host} since {since}".format(**json.loads(self._owner.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError):
             who = "another process"
         return UserError(f"{who} is writing this journal", where=str(self.path), fix="wait for it to end, or stop it")

@@ -246,24 +246,36 @@ def test_a_full_disk_ends_the_drawing_and_keeps_what_was_written(tmp_path, monke
     assert len(rows(path)) == 50
 
 
-def test_a_row_is_written_at_once_while_the_next_is_made(tmp_path):
+def test_a_row_is_in_the_file_at_once_and_nobody_waits_for_the_disk(tmp_path, monkeypatch):
     path, at_disk, go_on = tmp_path / "rows.jsonl", threading.Event(), threading.Event()
 
-    class Slow(Journal):
-        def extend(self, rows):
+    class Slow(disk.System):
+        def fsync(self, file):
             at_disk.set()
             assert go_on.wait(10)
-            super().extend(rows)
 
-    with Slow(path) as journal:
+    with Journal(path) as journal:
+        monkeypatch.setattr(disk, "system", Slow())
         writer = Writer(journal)
-        writer.add([{"n": 0}])
-        assert at_disk.wait(10)  # without a second row, and `add` did not wait
-        writer.add([{"n": 1}])
-        writer.add([{"n": 2}])
+        for number in range(3):
+            writer.add([{"n": number}])
+            assert len(rows_of(path)) == number + 1
+        assert at_disk.wait(10)
         go_on.set()
         writer.close()
-    assert [row["n"] for row in rows_of(path)] == [0, 1, 2]
+
+
+def test_a_disk_that_fails_later_is_told(tmp_path, monkeypatch):
+    class Failing(disk.System):
+        def fsync(self, file):
+            raise OSError(28, "No space left on device")
+
+    with Journal(tmp_path / "rows.jsonl") as journal:
+        monkeypatch.setattr(disk, "system", Failing())
+        writer = Writer(journal)
+        writer.add([{"n": 0}])
+        with pytest.raises(UserError, match="No space left"):
+            writer.close()
 
 
 def rows_of(path):

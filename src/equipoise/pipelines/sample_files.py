@@ -1,13 +1,11 @@
-"""A file of samples: reading it, what it was made with, and writing while the next samples are drawn."""
+"""A file of samples: reading it, what it was made with, and writing it while more are drawn."""
 
 from __future__ import annotations
 
 import json
-import queue
 import threading
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from equipoise.journal import Journal, read_journal, write_json
 from equipoise.records import Sample
 
 DOCS = "docs/generating.md#resume"
-PAUSE_S = 0.05  # a model of a few million parameters ends answers every few milliseconds; a disk takes one a write
+PAUSE_S = 0.5  # between waits for the disk, which hold up writing too: a small model ends answers every millisecond
 Key = tuple[str, str, int]
 
 
@@ -128,50 +126,46 @@ def _beside(path: Path) -> Path:
 
 
 class Writer:
-    """Appends rows from a thread of its own, so that drawing does not wait for the disk.
+    """Appends rows that outlive the process at once; a thread of its own waits for the disk, so that drawing does not.
 
-    It writes at once; what comes while it waits for the disk, or within `PAUSE_S` of the last write, goes together.
+    What a machine that loses power may lose is what came within about `PAUSE_S`.
     """
 
     def __init__(self, journal: Journal):
         self._journal = journal
-        self._queue: queue.SimpleQueue[list[dict[str, Any]] | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
+        self._new, self._closing = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
     def add(self, rows: list[dict[str, Any]]) -> None:
-        """Have rows written.
+        """Append rows.
 
         Raises:
-            UserError: an earlier write failed; no later row was written.
+            UserError: they cannot be written, or earlier ones did not reach the disk.
         """
         if self._error is not None:
             raise self._error
-        self._queue.put(rows)
+        self._journal.extend(rows, wait=False)
+        self._new.set()
 
     def close(self) -> None:
         """Wait until everything is on disk. Raises as `add`."""
-        self._queue.put(None)
+        self._closing.set()
+        self._new.set()
         self._thread.join()
         if self._error is not None:
             raise self._error
 
     def _work(self) -> None:
-        more, last = True, -PAUSE_S
-        while more:
-            batch = [self._queue.get()]
-            time.sleep(max(last + PAUSE_S - time.monotonic(), 0) if batch[0] is not None else 0)
-            while not self._queue.empty():
-                batch.append(self._queue.get())
-            more = None not in batch
-            rows = [row for some in batch if some is not None for row in some]
-            if rows and self._error is None:
-                try:
-                    self._journal.extend(rows)
-                except BaseException as error:  # `add` or `close` raises it
-                    self._error = error
-                last = time.monotonic()
+        try:
+            while not self._closing.wait(PAUSE_S):
+                self._new.wait()
+                self._new.clear()
+                self._journal.sync()
+            self._journal.sync()
+        except BaseException as error:  # `add` or `close` raises it
+            self._error = error
 
 
 @contextmanager
@@ -181,6 +175,7 @@ def written(journal: Journal) -> Iterator[Writer]:
     try:
         yield writer
     except BaseException:
-        writer.close()
+        with suppress(Exception):  # what the block raised says more
+            writer.close()
         raise
     writer.close()

@@ -128,10 +128,8 @@ def sample_inputs(
         if before.samples:
             say(f"{len(before.samples)} samples are there already; {len(todo)} to go")
         drawn = _drawn(backend, todo, types, model_name)
-        _write(journal, drawn, len(todo), label, lambda: note_made_with(journal_path, model_name, decides))
-        wanted = {(ask.id, ask.sample) for ask in asks}
-        found = samples_of(journal.rows, journal_path).samples
-        mine = {(s.id, s.sample): s for s in found if s.model == model_name and (s.id, s.sample) in wanted}
+        new = _write(journal, drawn, len(todo), label, lambda: note_made_with(journal_path, model_name, decides))
+    mine = {(s.id, s.sample): s for s in [*before.samples, *new] if s.model == model_name}
     return [mine[ask.id, ask.sample] for ask in asks if (ask.id, ask.sample) in mine]
 
 
@@ -168,22 +166,25 @@ def _same_prompts(there: Sequence[Sample], asks: Sequence[Ask], path: Path) -> N
         )
 
 
-def _write(journal: Journal, drawn: Iterable[list[Sample]], total: int, label: str, begin: Callable[[], None]) -> None:
-    """Journal what is drawn; `begin` is called before the first sample. An interrupt says how to go on."""
-    done = 0
+def _write(
+    journal: Journal, drawn: Iterable[list[Sample]], total: int, label: str, begin: Callable[[], None]
+) -> list[Sample]:
+    """Journal what is drawn, and return it; `begin` is called before the first. An interrupt says how to go on."""
+    done: list[Sample] = []
     try:
         with written(journal) as writer, progress(total, label) as bar:
             for some in drawn:
                 if not done:
                     begin()
                 writer.add([sample.model_dump(mode="json") for sample in some])
-                done += len(some)
+                done += some
                 bar.advance(len(some))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"interrupted: {done} of {total} samples were drawn and are kept in {journal.path}; "
+            f"interrupted: {len(done)} of {total} samples were drawn and are kept in {journal.path}; "
             "repeat the command with --resume to go on"
         ) from None
+    return done
 
 
 def _drawn(backend: Backend, asks: Sequence[Ask], types: Sequence[str], model: str) -> Iterator[list[Sample]]:
