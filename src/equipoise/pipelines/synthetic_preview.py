@@ -5,10 +5,9 @@ from typing import Any
 
 from equipoise.data.extraction import prompt
 from equipoise.evaluation.extraction import extract
-from equipoise.models.loading import load_model
 from equipoise.models.memory import estimate, in_words
 from equipoise.pipelines.synthetic_data import load_sources
-from equipoise.pipelines.synthetic_rl import planned
+from equipoise.pipelines.synthetic_rl import load, planned
 from equipoise.pipelines.synthetic_settings import SyntheticRecipe
 from equipoise.training.assembly import trainable_parameters
 
@@ -20,7 +19,7 @@ def preview(recipe: SyntheticRecipe) -> dict[str, Any]:
         UserError: what a run would raise before it draws a sample.
     """
     sources = load_sources(recipe)
-    loaded = load_model(recipe.model)
+    loaded = load(recipe, recipe.model)
     target = sources.target
     asked = target.dev[:1]
     row = extract(

@@ -19,6 +19,7 @@ from equipoise.journal import Journal, read_journal, write_json
 from equipoise.metrics.entities import answer
 from equipoise.models.loading import Loaded, load_model, pick_device
 from equipoise.models.settings import ModelSettings
+from equipoise.models.thinking import without_thinking
 from equipoise.pipelines.synthetic_data import Sources, load_sources
 from equipoise.pipelines.synthetic_labels import LEAST_RIGHT, Labelled, Labels, draw, make, relabel
 from equipoise.pipelines.synthetic_settings import SyntheticRecipe, arm_grpo, arm_sft
@@ -54,7 +55,7 @@ def run(recipe: SyntheticRecipe, folder: Path, *, until: str = "end") -> dict[st
         UserError: the folder holds another run, or an input is at fault.
     """
     sources = load_sources(recipe)
-    loaded = cache(lambda: load_model(recipe.model))
+    loaded = cache(lambda: load(recipe, recipe.model))
     if not (folder / "manifest.json").exists():
         loaded()  # one that cannot be loaded must not leave a folder that holds "another run" once that is mended
     device = "several" if recipe.model.device_map is not None else str(pick_device(recipe.model.device))
@@ -77,6 +78,12 @@ def run(recipe: SyntheticRecipe, folder: Path, *, until: str = "end") -> dict[st
             say(f"{name}, seed {seed} ({number} of {len(todo)})")
             cells.append(_run_cell(recipe, prepared, folder, name, seed, last=number == len(todo)))
     return _finish(recipe, folder)
+
+
+def load(recipe: SyntheticRecipe, model: ModelSettings) -> Loaded:
+    """The model with the prompts that samples are drawn for, in training and evaluation too: without thinking."""
+    loaded = load_model(model)
+    return loaded if recipe.sampling.enable_thinking else without_thinking(loaded)
 
 
 def planned(recipe: SyntheticRecipe) -> list[tuple[str, int]]:
@@ -115,7 +122,7 @@ def evaluate(recipe: SyntheticRecipe, model: ModelSettings) -> list[Row]:
     Raises:
         UserError: the model cannot be loaded, or a domain cannot be read.
     """
-    return measure(recipe, load_model(model), load_sources(recipe))
+    return measure(recipe, load(recipe, model), load_sources(recipe))
 
 
 # ---- one cell
@@ -176,7 +183,7 @@ def _sft(
     told = {"steps": result.steps}
     reached = [row[SELECTED.metric] for row in read_journal(place / "validation.jsonl").rows]
     if recipe.data.select == "best" and max(reached) <= untrained:  # as in GRPO, where step 0 is validated too
-        return load_model(recipe.model), told
+        return load(recipe, recipe.model), told
     return replace(loaded, model=_selected(recipe, result.model, place)), told
 
 

@@ -15,6 +15,46 @@ class Durable:
     """Goes before a transformers Trainer with `hooks`, which say where things go and what is worth keeping."""
 
     hooks: Any
+    _row: dict[str, Any] | None  # of the step under way, once its gradient is there
+
+    def _get_grad_norm(self: Any, model: Any, grad_norm: Any = None) -> Any:
+        """The parent's; a step whose loss or gradient is not finite is skipped and written down."""
+        norm = super()._get_grad_norm(model, grad_norm)  # pyright: ignore[reportAttributeAccessIssue]
+        means = self._step_means()
+        loss, value = means["loss"], float(norm)
+        fine = math.isfinite(value) and math.isfinite(loss)
+        self._row = {**means, "grad_norm": value, "skipped": not fine}
+        if fine:
+            return norm
+        scaler = self.accelerator.scaler
+        if scaler is not None and math.isfinite(loss) and scaler.get_scale() > 1.0:
+            return norm  # fp16: the scaler skips this step itself and halves its scale
+        for parameter in model.parameters():
+            parameter.grad = None
+        step = self.state.global_step + 1
+        self.hooks.anomalies.add(step, loss=loss, grad_norm=value, rows=self._step_rows())
+        return norm
+
+    def _step_means(self) -> dict[str, float]:
+        """What the step under way is told by; `loss` at least."""
+        raise NotImplementedError
+
+    def _step_rows(self) -> list[str]:
+        """Names of the rows that the step under way learned from."""
+        raise NotImplementedError
+
+    def _maybe_log_save_evaluate(
+        self: Any, tr_loss: Any, grad_norm: Any, model: Any, trial: Any, epoch: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        if self._row is not None:
+            self._finish_row(kwargs.get("learning_rate"))
+        super()._maybe_log_save_evaluate(  # pyright: ignore[reportAttributeAccessIssue]
+            tr_loss, grad_norm, model, trial, epoch, *args, **kwargs
+        )
+
+    def _finish_row(self, learning_rate: float | None) -> None:
+        """Write the row of the step, and do what is due after it."""
+        raise NotImplementedError
 
     def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
         folder = self.hooks.checkpoints

@@ -113,31 +113,14 @@ class CurriculumTrainer(Durable, GRPOTrainer):
                     base = self._get_per_token_logps_and_entropies(self.model, ids, mask, kept, batch_size=rows)[0]
         return k3(own, base, batch["completion_mask"])
 
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm)
-        value, loss = float(norm), math.fsum(self._losses)  # pyright: ignore[reportArgumentType]
-        self._losses = []
-        fine = math.isfinite(value) and math.isfinite(loss)
-        self._row = {"loss": loss, "grad_norm": value, "skipped": not fine}
-        if fine:
-            return norm
-        scaler = self.accelerator.scaler
-        if scaler is not None and math.isfinite(loss) and scaler.get_scale() > 1.0:
-            return norm  # fp16: the scaler skips this step itself and halves its scale
-        for parameter in model.parameters():
-            parameter.grad = None
-        step = self.state.global_step + 1
-        self.hooks.anomalies.add(step, loss=loss, grad_norm=value, rows=sorted(set(self.rollouts.drawn_for)))
-        return norm
+    def _step_means(self) -> dict[str, float]:
+        loss, self._losses = math.fsum(self._losses), []
+        return {"loss": loss}
+
+    def _step_rows(self) -> list[str]:
+        return sorted(set(self.rollouts.drawn_for))
 
     # ---- what is written
-
-    def _maybe_log_save_evaluate(
-        self, tr_loss: Any, grad_norm: Any, model: Any, trial: Any, epoch: Any, *args: Any, **kwargs: Any
-    ) -> None:
-        if self._row is not None:
-            self._finish_row(kwargs.get("learning_rate"))
-        super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, epoch, *args, **kwargs)
 
     def _finish_row(self, learning_rate: float | None) -> None:
         assert self._row is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,33 +162,14 @@ class FusedTrainer(Stoppable, Durable, SFTTrainer):
             self.meter.add(loss, out)
         return (loss, out) if return_outputs else loss
 
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm)
-        means = self.meter.read(self.accelerator)
-        norm_value = float(norm)  # pyright: ignore[reportArgumentType]  (None only where nothing was clipped)
-        self._row = {**means, "grad_norm": norm_value, "skipped": False}
-        if math.isfinite(norm_value) and math.isfinite(means["loss"]):
-            return norm
-        self._row["skipped"] = True
-        scaler = self.accelerator.scaler
-        if scaler is not None and math.isfinite(means["loss"]) and scaler.get_scale() > 1.0:
-            return norm  # fp16: the scaler skips this step itself and halves its scale
-        for parameter in model.parameters():
-            parameter.grad = None
+    def _step_means(self) -> dict[str, float]:
+        return self.meter.read(self.accelerator)
+
+    def _step_rows(self) -> list[str]:
         rows = sorted({int(i) for batch in self._batches for i in batch["row_index"].tolist()})
-        self.hooks.anomalies.add(
-            self._step, loss=means["loss"], grad_norm=norm_value, rows=[self.hooks.ids[i] for i in rows]
-        )
-        return norm
+        return [self.hooks.ids[i] for i in rows]
 
     # ---- what is written
-
-    def _maybe_log_save_evaluate(
-        self, tr_loss: Any, grad_norm: Any, model: Any, trial: Any, epoch: Any, *args: Any, **kwargs: Any
-    ) -> None:
-        if self._row is not None:
-            self._finish_row(kwargs.get("learning_rate"))
-        super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, epoch, *args, **kwargs)
 
     def _finish_row(self, learning_rate: float | None) -> None:
         assert self._row is not None
