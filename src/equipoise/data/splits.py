@@ -5,11 +5,12 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from equipoise.data.jsonl import shown
+from equipoise.data.loading import questions
 from equipoise.errors import UserError
 from equipoise.metrics.text import plain
-from equipoise.records import Question, Sentence, TaggedAnswer
+from equipoise.records import Example, Question, Sentence, TaggedAnswer
 
-Item = TypeVar("Item", Question, TaggedAnswer, Sentence)
+Item = TypeVar("Item", Question, TaggedAnswer, Sentence, Example)
 
 
 def split_groups(items: Sequence[Item], shares: Mapping[str, float], seed: int) -> dict[str, list[Item]]:
@@ -17,7 +18,8 @@ def split_groups(items: Sequence[Item], shares: Mapping[str, float], seed: int) 
 
     A group goes where a hash of its name and the seed says, in every domain by the same shares, so that it stays there
     when other groups are added or removed. The shares hold in expectation: of n groups, a share s gets s n give or take
-    the root of s (1 - s) n. Items without a group are one by their prompt, and groups that share a prompt are one.
+    the root of s (1 - s) n. Items without a group are one by their prompt, and groups that share a prompt are one; an
+    example's group is `meta["group"]`.
 
     Args:
         shares: of each split, from 0 to 1, with a sum of 1.
@@ -56,8 +58,8 @@ def _groups(items: Iterable[Item]) -> dict[Hashable, str]:
     first: dict[Hashable, str] = {}
     for item in items:
         prompt = _prompt(item)
-        named = None if isinstance(item, Sentence) else item.group
-        group = f"group:{item.dataset}:{named}" if named is not None else f"prompt:{prompt}"
+        named = _group(item)
+        group = f"prompt:{prompt}" if named is None else f"group:{named}"
         one, other = sorted((root(first.setdefault(prompt, group)), root(group)))
         parents[other] = one
     return {prompt: root(group) for prompt, group in first.items()}
@@ -138,8 +140,16 @@ def check_disjoint_sentences(train: Iterable[Sentence], test: Iterable[Sentence]
             )
 
 
-def _prompt(item: Question | TaggedAnswer | Sentence) -> str:
+def _prompt(item: Question | TaggedAnswer | Sentence | Example) -> str:
+    if isinstance(item, Example):
+        return "\n".join(questions(item)[0])
     return plain(item.text if isinstance(item, Sentence) else item.prompt)
+
+
+def _group(item: Question | TaggedAnswer | Sentence | Example) -> str | None:
+    if isinstance(item, Example):
+        return item.meta.get("group")
+    return None if isinstance(item, Sentence) or item.group is None else f"{item.dataset}:{item.group}"
 
 
 def _correct(row: TaggedAnswer) -> bool:

@@ -54,6 +54,7 @@ class Instruction:
     """A request for one fact, or for two as a list, and the three ways in which it may be answered."""
 
     id: str
+    group: str  # the fact
     form: Form
     kind: Literal["call", "name"]
     prompt: str
@@ -78,7 +79,7 @@ def load_instructions(part: str) -> list[Example]:
     """The instructions of a part, the same on every machine.
 
     Of `sft` the answers are what several hands wrote; those of `validation` and `test` are as asked. `meta` names
-    form, hand and kind. No fact stands in two parts.
+    fact (`group`), form, hand and kind. No fact stands in two parts.
 
     Raises:
         ValueError: there is no such part.
@@ -106,7 +107,7 @@ def load_preferences(part: str) -> list[PreferencePair]:
                 prompt=[Message(role="user", content=each.prompt)],
                 chosen=each.written("careful"),
                 rejected=each.written(worse),
-                meta={"form": each.form, "kind": each.kind, "worse": worse},
+                meta={"group": each.group, "form": each.form, "kind": each.kind, "worse": worse},
             )
         )
     return pairs
@@ -144,7 +145,7 @@ def _instructions(facts: Sequence[Fact], rng: random.Random) -> Iterator[Instruc
                 questions = " ".join(_prompts(each)[way] for each in asked)
                 request = _ASKED[form][m % len(_ASKED[form])].format(kind=kind)
                 answers = tuple(each.gold for each in asked)
-                yield Instruction(f"{fact.id}-{form}-{m}", form, kind, f"{questions} {request}", answers)
+                yield Instruction(f"{fact.id}-{form}-{m}", fact.id, form, kind, f"{questions} {request}", answers)
 
 
 def _prompts(fact: Fact) -> tuple[str, ...]:
@@ -162,7 +163,8 @@ def _answered(part: str) -> list[tuple[Instruction, Hand]]:
 
 def _example(each: Instruction, hand: Hand) -> Example:
     messages = [Message(role="user", content=each.prompt), Message(role="assistant", content=each.written(hand))]
-    return Example(id=each.id, messages=messages, meta={"form": each.form, "kind": each.kind, "hand": hand})
+    meta = {"group": each.group, "form": each.form, "kind": each.kind, "hand": hand}
+    return Example(id=each.id, messages=messages, meta=meta)
 
 
 def _random(*names: str) -> random.Random:
