@@ -8,7 +8,7 @@ import pytest
 
 from equipoise.data.loading import check_disjoint
 from equipoise.data.preferences import check_disjoint_pairs
-from equipoise.testbed.instructions import SOURCES, load_instructions, load_preferences, write_raw
+from equipoise.testbed.instructions import SOURCES, load_instructions, load_preferences, planted, write_raw
 from equipoise.testbed.world import World
 
 
@@ -75,26 +75,24 @@ def test_cleaning_finds_and_lists_every_planted_fault(tmp_path: Path):
     from equipoise.pipelines.cleaning_settings import CleaningSettings
 
     raw = tmp_path / "raw"
-    raw.mkdir()
-    planted = write_raw(raw)
     again = tmp_path / "again"
-    again.mkdir()
-    assert write_raw(again) == planted
-    assert all((raw / name).read_bytes() == (again / name).read_bytes() for name in SOURCES)
+    pairs = zip(write_raw(raw), write_raw(again), strict=True)
+    assert all(one.read_bytes() == other.read_bytes() for one, other in pairs)
+    faults = planted()
     held_out = tmp_path / "test.jsonl"
     held_out.write_text("".join(json.dumps({"prompt": row.prompt}) + "\n" for row in load_instructions("test")))
     settings = CleaningSettings(licences=["cc-by-4.0"], against=(str(held_out),))
     report = clean([raw / name for name in SOURCES], tmp_path / "clean", settings)
     dropped = report["dropped"]
-    assert dropped["duplicate"] == planted["exact"]
-    assert dropped["near-duplicate"] == planted["near"]
-    assert dropped["licence"] == planted["unlicensed"]
-    assert dropped["overlap"] == planted["leaked"]
-    assert dropped["broken"] + dropped["schema"] + dropped["empty"] == planted["broken"]
-    assert report["changed"]["control"] == planted["unclean"]
-    assert report["kept"] == len(load_instructions("sft")) + planted["pairs"]
+    assert dropped["duplicate"] == faults["exact"]
+    assert dropped["near-duplicate"] == faults["near"]
+    assert dropped["licence"] == faults["unlicensed"]
+    assert dropped["overlap"] == faults["leaked"]
+    assert dropped["broken"] + dropped["schema"] + dropped["empty"] == faults["broken"]
+    assert report["changed"]["control"] == faults["unclean"]
+    assert report["kept"] == len(load_instructions("sft")) + len(load_preferences("preferences"))
     listed = (tmp_path / "clean" / "dropped.jsonl").read_text().count("\n")
     assert listed == report["rows_in"] - report["kept"]
     sound = len(load_instructions("sft"))
-    assert planted["exact"] + planted["near"] == pytest.approx(0.1 * sound, abs=1)
-    assert planted["broken"] == pytest.approx(0.05 * sound, abs=1)
+    assert faults["exact"] + faults["near"] == pytest.approx(0.1 * sound, abs=1)
+    assert faults["broken"] == pytest.approx(0.05 * sound, abs=1)

@@ -174,16 +174,41 @@ def _random(*names: str) -> random.Random:
 # ---- the corpus as it would be found
 
 
-def write_raw(folder: Path) -> dict[str, int]:
-    """Write the training rows as found files: four schemas of instructions and one of pairs, with planted faults.
+def write_raw(folder: Path) -> list[Path]:
+    """Write the training rows as files that could have been found, and return their paths.
 
-    Beside the sound rows stand exact and near duplicates, broken rows, rows without a licence, held-out questions, and
-    rows with control characters or decomposed letters, which cleaning mends.
-
-    Returns:
-        How many rows of each fault there are: `exact`, `near`, `broken`, `unlicensed`, `leaked` and `unclean`, and the
-        `rows` in all.
+    Four hold instructions, each in another schema, the last one pairs. Beside the sound rows stand what `planted`
+    counts.
     """
+    rows, pairs, _ = _found()
+    folder.mkdir(parents=True, exist_ok=True)
+    for n, name in enumerate(SOURCES[:-1]):
+        own = rows[n :: len(SOURCES) - 1]
+        _write(
+            folder / name, (_SCHEMAS[name](row) if isinstance(row, dict) and "prompt" in row else row for row in own)
+        )
+    _write(folder / SOURCES[-1], pairs)
+    return [folder / name for name in SOURCES]
+
+
+def write_held_out(folder: Path, part: str) -> list[Path]:
+    """Write the instructions and pairs of `validation` or `test` into two files, and return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in (("examples.jsonl", load_instructions(part)), ("pairs.jsonl", load_preferences(part))):
+        _write(folder / name, (row.model_dump(exclude_defaults=True) for row in rows))
+    return [folder / "examples.jsonl", folder / "pairs.jsonl"]
+
+
+def planted() -> dict[str, int]:
+    """How many rows of `write_raw` have each fault.
+
+    `exact` and `near` duplicates, `broken` and `unlicensed` rows, `leaked` test questions, and `unclean` rows, whose
+    control characters cleaning removes.
+    """
+    return _found()[2]
+
+
+def _found() -> tuple[list[Any], list[Any], dict[str, int]]:
     rng = _random("faults")
     rows = [_named(example.id, example.prompt, example.completion) for example in load_instructions("sft")]
     pairs = [
@@ -195,7 +220,7 @@ def write_raw(folder: Path) -> dict[str, int]:
     near = rng.sample([row for row in rows if len(row["prompt"].split()) >= _LONG], round(DUPLICATED / 2 * sound))
     unlicensed = rng.sample(rows, round(UNLICENSED * sound))
     leaked = rng.sample(load_instructions("test"), round(LEAKED * sound))
-    planted = [
+    faults = [
         *(row | {"id": f"{row['id']}-again"} for row in exact),
         *(row | {"id": f"{row['id']}-near", "prompt": _nearly(row["prompt"])} for row in near),
         *(_unlicensed(n, row) for n, row in enumerate(unlicensed)),
@@ -206,18 +231,11 @@ def write_raw(folder: Path) -> dict[str, int]:
     for row in unclean:
         row["completion"] += "\u200b\x07"  # changes nothing that is seen
     broken = round(BROKEN * sound)
-    everything: list[Any] = [*rows, *planted]
+    everything: list[Any] = [*rows, *faults]
     rng.shuffle(everything)
     everything = [*everything[: sound // 2], *(_broken(n) for n in range(broken)), *everything[sound // 2 :]]
-    for n, name in enumerate(SOURCES[:-1]):
-        own = everything[n :: len(SOURCES) - 1]
-        _write(
-            folder / name, (_SCHEMAS[name](row) if isinstance(row, dict) and "prompt" in row else row for row in own)
-        )
-    _write(folder / SOURCES[-1], pairs)
     counts = {"exact": len(exact), "near": len(near), "broken": broken, "unlicensed": len(unlicensed)}
-    counts |= {"leaked": len(leaked), "unclean": len(unclean), "rows": len(everything), "pairs": len(pairs)}
-    return counts
+    return everything, pairs, counts | {"leaked": len(leaked), "unclean": len(unclean)}
 
 
 def _named(name: str, prompt: str, completion: str) -> dict[str, Any]:
