@@ -16,12 +16,12 @@ from equipoise.config import nearest
 from equipoise.data.formatting import Formatted
 from equipoise.errors import UserError
 from equipoise.models.tables import tables
-from equipoise.training.settings import TrainSettings
+from equipoise.training.settings import CommonSettings, TrainSettings
 
 LINEAR = {"Linear", "Conv1D", "Linear4bit", "Linear8bitLt"}
 
 
-def pick_precision(model: Any, settings: TrainSettings) -> str:
+def pick_precision(model: Any, settings: CommonSettings) -> str:
     """`fp32`, `bf16` or `fp16`; fp16 on a CPU is an error, because accelerate would train in fp32 and not say so."""
     device = model.device.type
     wanted = settings.precision
@@ -44,7 +44,7 @@ def base_of(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def trainable(model: Any, settings: TrainSettings) -> Any:
+def trainable(model: Any, settings: CommonSettings) -> Any:
     """The model with what will be trained in float32: 16-bit weights would round small updates away."""
     from peft import PeftModel
 
@@ -65,7 +65,7 @@ def trainable(model: Any, settings: TrainSettings) -> Any:
     return model
 
 
-def check_settings(model: Any, settings: TrainSettings, token_rows: Sequence[int] = ()) -> None:
+def check_settings(model: Any, settings: CommonSettings, token_rows: Sequence[int] = ()) -> None:
     """Check what only the libraries and the model can tell, before anything is written.
 
     Raises:
@@ -85,7 +85,8 @@ def check_settings(model: Any, settings: TrainSettings, token_rows: Sequence[int
             where="training.optimizer",
             fix="take one of transformers' OptimizerNames, such as adamw_torch",
         )
-    if settings.stopping is not None and settings.stopping.restarts and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    stopping = settings.stopping if isinstance(settings, TrainSettings) else None
+    if stopping is not None and stopping.restarts and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
             "restarts need a single process: several would shuffle differently",
             where="training.stopping.restarts",
@@ -119,7 +120,7 @@ def check_settings(model: Any, settings: TrainSettings, token_rows: Sequence[int
         )
 
 
-def trainable_parameters(model: Any, settings: TrainSettings, token_rows: Sequence[int] = ()) -> int:
+def trainable_parameters(model: Any, settings: CommonSettings, token_rows: Sequence[int] = ()) -> int:
     """Count what would train: all, or two factors beside each targeted linear layer and `token_rows` in each table."""
     if settings.lora is None:
         return sum(p.numel() for p in model.parameters())
@@ -140,7 +141,7 @@ def _targeted(name: str, targets: str | list[str]) -> bool:
     return any(name == target or name.endswith(f".{target}") for target in targets)
 
 
-def lora_config(model: Any, settings: TrainSettings, token_rows: Sequence[int] = ()) -> Any:
+def lora_config(model: Any, settings: CommonSettings, token_rows: Sequence[int] = ()) -> Any:
     """PEFT's config, or None for full fine-tuning and for a model that brings its adapter.
 
     Args:
@@ -174,50 +175,46 @@ def lora_config(model: Any, settings: TrainSettings, token_rows: Sequence[int] =
 
 
 def trainer_arguments(
-    settings: TrainSettings, precision: str, folder: Path, checkpoints: Path, seed: int, device: str
-) -> Any:
-    """TRL's arguments: nothing logged, saved or evaluated by the trainer on its own account."""
-    from trl.trainer.sft_config import SFTConfig
-
+    settings: CommonSettings, precision: str, folder: Path, checkpoints: Path, seed: int, device: str
+) -> dict[str, Any]:
+    """What TRL's arguments have in common: nothing logged, saved or evaluated by the trainer on its own account."""
     if settings.tensorboard:
         if importlib.util.find_spec("tensorboard") is None:
             raise UserError(
                 "tensorboard is not installed", where="training.tensorboard", fix='pip install "equipoise[track]"'
             )
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "logs")
-    return SFTConfig(
-        output_dir=str(checkpoints),
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.scheduler,
-        warmup_steps=settings.warmup_ratio,  # below 1 it is a share of all steps
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm or math.inf,  # 0: measured, not clipped
-        optim=settings.optimizer,
-        seed=seed,
-        data_seed=seed,
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
-        use_cpu=device == "cpu",
-        max_length=settings.max_length,
-        packing=settings.packing,
-        activation_checkpointing=settings.gradient_checkpointing,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-        dataloader_pin_memory=device == "cuda",
-        pad_to_multiple_of=None,
-        save_strategy="no",  # `Pace` says when
-        eval_strategy="no",
-        logging_strategy="steps" if settings.tensorboard else "no",
-        logging_steps=settings.logging_steps,
-        logging_nan_inf_filter=False,  # it would show the mean of earlier losses for a NaN
-        restore_callback_states_from_checkpoint=True,
-        report_to=["tensorboard"] if settings.tensorboard else [],
-        disable_tqdm=True,
-        log_level="error",
-    )
+    return {
+        "output_dir": str(checkpoints),
+        "num_train_epochs": settings.epochs,
+        "per_device_train_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.gradient_accumulation,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.scheduler,
+        "lr_scheduler_kwargs": {"num_cycles": settings.cycles} if settings.scheduler == "cosine_with_restarts" else {},
+        "warmup_steps": settings.warmup_ratio,  # below 1 it is a share of all steps
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm or math.inf,  # 0: measured, not clipped
+        "optim": settings.optimizer,
+        "seed": seed,
+        "data_seed": seed,
+        "bf16": precision == "bf16",
+        "fp16": precision == "fp16",
+        "use_cpu": device == "cpu",
+        "activation_checkpointing": settings.gradient_checkpointing,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": device == "cuda",
+        "pad_to_multiple_of": None,
+        "save_strategy": "no",  # `Pace` says when
+        "eval_strategy": "no",
+        "logging_strategy": "steps" if settings.tensorboard else "no",
+        "logging_steps": settings.logging_steps,
+        "logging_nan_inf_filter": False,  # it would show the mean of earlier losses for a NaN
+        "restore_callback_states_from_checkpoint": True,
+        "report_to": ["tensorboard"] if settings.tensorboard else [],
+        "disable_tqdm": True,
+        "log_level": "error",
+    }
 
 
 def tokenised_dataset(data: Formatted, settings: TrainSettings) -> Any:

@@ -49,8 +49,11 @@ def restart_schedule(scheduler: Any, arguments: Any, first: int, total: int, *, 
     from transformers import get_scheduler
 
     idle = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    kind = arguments.lr_scheduler_type
-    shape: Any = get_scheduler(kind, idle, num_warmup_steps=0, num_training_steps=max(total - first, 1))
+    steps = max(total - first, 1)
+    kind, options = arguments.lr_scheduler_type, arguments.lr_scheduler_kwargs
+    shape: Any = get_scheduler(
+        kind, idle, num_warmup_steps=0, num_training_steps=steps, scheduler_specific_kwargs=options
+    )
     rate = shape.lr_lambdas[0]
     scheduler.lr_lambdas = [lambda step: rate(step - first) for _ in scheduler.lr_lambdas]
     if now:

@@ -1,9 +1,9 @@
-"""What can be said about supervised training in a configuration."""
+"""What can be said about training in a configuration."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -65,38 +65,53 @@ class StoppingSettings(Section):
     restarts: int = Field(default=RULE.restarts, ge=0)
 
 
-class TrainSettings(Section):
-    """Supervised fine-tuning. A preset fills in what is not given: `domain` 3 epochs, `surgical` 50.
+class CommonSettings(Section):
+    """What training on answers and on preferences have in common.
 
-    `token_learning_rate` is that of the rows of new tokens, null the same as the others'. `lora: null` trains all
-    weights. `precision: auto` is bf16 on a GPU that has it, fp16 on one that does not, fp32 elsewhere.
-    `checkpoint_every` counts optimizer steps; `epoch` saves after each epoch, null only when interrupted. An optimizer
-    step sees `batch_size * gradient_accumulation` examples (per device). `stopping: {}` stops in time; null trains to
-    the end.
+    `lora: null` trains all weights. `precision: auto` is bf16 on a GPU that has it, fp16 on one that does not, fp32
+    elsewhere. `checkpoint_every` counts optimizer steps; `epoch` saves after each epoch, null only when interrupted. An
+    optimizer step sees `batch_size * gradient_accumulation` rows (per device). `cycles` is how often
+    `cosine_with_restarts` falls from the full rate to zero.
     """
 
-    preset: Literal["domain", "surgical"] | None = None
     epochs: int = Field(default=3, ge=1)
     learning_rate: float = Field(default=2e-5, gt=0, allow_inf_nan=False)
-    token_learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=4, ge=1)
     gradient_accumulation: int = Field(default=1, ge=1)
     max_length: int = Field(default=1024, ge=2)
-    packing: bool = False
     gradient_checkpointing: bool = False
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     warmup_ratio: float = Field(default=0.0, ge=0, lt=1)
-    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    scheduler: Literal["linear", "cosine", "cosine_with_restarts", "constant", "constant_with_warmup"] = "linear"
+    cycles: int = Field(default=2, ge=1)
     max_grad_norm: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     optimizer: str = "adamw_torch"
     lora: LoraSettings | None = Field(default_factory=LoraSettings)
-    train_on_prompt: bool = False
     logging_steps: int = Field(default=1, ge=1)
     checkpoint_every: int | Literal["epoch"] | None = "epoch"
     keep_checkpoints: int = Field(default=2, ge=1)
     max_bad_share: float = Field(default=0.05, ge=0, le=1)
     tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _positive_interval(self) -> Self:
+        if isinstance(self.checkpoint_every, int) and self.checkpoint_every < 1:
+            raise ValueError("checkpoint_every must be at least 1")
+        return self
+
+
+class TrainSettings(CommonSettings):
+    """Supervised fine-tuning. A preset fills in what is not given: `domain` 3 epochs, `surgical` 50.
+
+    `token_learning_rate` is that of the rows of new tokens, null the same as the others'. `stopping: {}` stops in time;
+    null trains to the end.
+    """
+
+    preset: Literal["domain", "surgical"] | None = None
+    token_learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    packing: bool = False
+    train_on_prompt: bool = False
     stopping: StoppingSettings | None = None
 
     @model_validator(mode="before")
@@ -105,9 +120,3 @@ class TrainSettings(Section):
         if isinstance(given, dict) and isinstance(given.get("preset"), str):
             return {**PRESETS.get(given["preset"], {}), **given}
         return given
-
-    @model_validator(mode="after")
-    def _positive_interval(self) -> TrainSettings:
-        if isinstance(self.checkpoint_every, int) and self.checkpoint_every < 1:
-            raise ValueError("checkpoint_every must be at least 1")
-        return self

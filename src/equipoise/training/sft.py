@@ -209,6 +209,7 @@ def _trainer(
     stop: StopRequest,
 ) -> Any:
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
+    from trl.trainer.sft_config import SFTConfig
 
     from equipoise.objectives.weighting import weighting
     from equipoise.training.pace import Pace
@@ -217,9 +218,15 @@ def _trainer(
     rule = weighting(objective.name, **objective.params)
     tau = float(objective.params.get("tau", 5.0))
     rows = len(tables(model)[-1])
+    arguments = trainer_arguments(settings, precision, hooks.folder, hooks.checkpoints, seed, model.device.type)
     trainer = FusedTrainer(
         model=model,
-        args=trainer_arguments(settings, precision, hooks.folder, hooks.checkpoints, seed, model.device.type),
+        args=SFTConfig(
+            **arguments,
+            max_length=settings.max_length,
+            packing=settings.packing,
+            dataset_kwargs={"skip_prepare_dataset": True},
+        ),
         train_dataset=tokenised_dataset(data, settings),
         processing_class=tokenizer,
         peft_config=adapter,
@@ -245,7 +252,7 @@ def _stoppers(settings: TrainSettings, supervised: Sequence[int]) -> list[Any]:
 def _hooks(
     folder: Path, places: Path, data: Formatted, settings: TrainSettings, validate: Any, on_step: Any, losses: Any
 ) -> Iterator[Any]:
-    from equipoise.training.trainer import StepHooks
+    from equipoise.training.stepping import StepHooks
 
     def by_step(row: dict[str, Any]) -> int:
         return row["step"]
