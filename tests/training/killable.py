@@ -11,8 +11,12 @@ from equipoise.models.loading import Loaded
 from equipoise.training.settings import LoraSettings, ObjectiveSettings, TrainSettings
 from equipoise.training.sft import TrainResult, train
 
+OBJECTIVE = ObjectiveSettings(name="r-eaft", params={"tau": 1.0})
 
-def run(folder: Path, *, architecture: str = "llama", **changes: object) -> TrainResult:
+
+def run(
+    folder: Path, *, architecture: str = "llama", objective: ObjectiveSettings = OBJECTIVE, **changes: object
+) -> TrainResult:
     """LoRA with dropout and accumulation: three steps an epoch, the last of them shorter, a checkpoint every four."""
     options = {
         "epochs": 10,
@@ -28,7 +32,7 @@ def run(folder: Path, *, architecture: str = "llama", **changes: object) -> Trai
     return train(
         Loaded(tiny_model(architecture), tiny_tokenizer(), "tiny"),
         tiny_examples(11),
-        objective=ObjectiveSettings(name="r-eaft", params={"tau": 1.0}),
+        objective=objective,
         settings=TrainSettings(**options),
         folder=folder,
         seed=7,

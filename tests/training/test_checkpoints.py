@@ -20,6 +20,7 @@ from equipoise import journal
 from equipoise.errors import UserError
 from equipoise.models.quiet import quiet
 from equipoise.training import checkpoints
+from equipoise.training.settings import ObjectiveSettings
 
 
 def digest(value):
@@ -110,6 +111,19 @@ def test_resuming_from_any_checkpoint_gives_the_same_run(tmp_path, undisturbed, 
             (checkpoint / "optimizer.pt").write_bytes(b"damaged")
     run(tmp_path, keep_checkpoints=99)
     assert state(tmp_path) == state(undisturbed) and log(tmp_path) == log(undisturbed)
+
+
+def test_a_threshold_that_moves_goes_on_from_where_it_was(tmp_path):
+    options = {"objective": ObjectiveSettings(name="r-eaft-recent", params={"window": 200}), "keep_checkpoints": 99}
+    run(tmp_path / "whole", **options)
+    run(tmp_path / "cut", **options)
+    for checkpoint in checkpoints.listed(tmp_path / "cut" / "checkpoints"):
+        if checkpoints.step_of(checkpoint) > 12:
+            (checkpoint / "optimizer.pt").write_bytes(b"damaged")
+    run(tmp_path / "cut", **options)
+    assert state(tmp_path / "cut") == state(tmp_path / "whole") and log(tmp_path / "cut") == log(tmp_path / "whole")
+    run(tmp_path / "still", objective=ObjectiveSettings(name="r-eaft"))
+    assert state(tmp_path / "still") != state(tmp_path / "whole")
 
 
 def test_a_full_model_with_tied_weights_resumes_bit_by_bit(tmp_path):

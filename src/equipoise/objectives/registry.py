@@ -13,8 +13,10 @@ from typing import Annotated, Any, get_args, get_type_hints
 from torch import Tensor
 
 from equipoise.errors import UserError
+from equipoise.objectives.recent import RecentShock
+from equipoise.signals.tokens import shock_ratio
 
-STATISTICS = ("nll", "h", "topk_entropy")
+STATISTICS = ("nll", "h", "topk_entropy", "recent")
 
 
 @dataclass(frozen=True)
@@ -49,20 +51,28 @@ class Weighting:
         params: its parameters.
         reads: which of nll, h and topk_entropy it takes.
         top_k: over how many logits topk_entropy is to be taken, or None.
+        recent: what it remembers of the tokens it was told of by `observe`, where it reads that; part of the state of
+            a run.
     """
 
     name: str
     function: Callable[..., Tensor]
     params: dict[str, Any] = field(default_factory=dict)
     reads: tuple[str, ...] = ("nll", "h")
+    recent: RecentShock | None = field(default=None, compare=False)
 
     @property
     def top_k(self) -> int | None:
         return self.params["k"] if "topk_entropy" in self.reads else None
 
     def __call__(self, nll: Tensor, h: Tensor, topk_entropy: Tensor | None = None) -> Tensor:
-        given = {"nll": nll, "h": h, "topk_entropy": topk_entropy}
+        given = {"nll": nll, "h": h, "topk_entropy": topk_entropy, "recent": self.recent}
         return self.function(*(given[name] for name in self.reads))
+
+    def observe(self, nll: Tensor, h: Tensor) -> None:
+        """Take in the tokens of an optimizer step, [N] each, once it was made."""
+        if self.recent is not None:
+            self.recent.add(shock_ratio(nll, h))
 
 
 _REGISTRY: dict[str, Callable[..., Tensor]] = {}
@@ -87,7 +97,8 @@ def weighting(name: str, **params: Any) -> Weighting:
     """A weighting by name.
 
     Args:
-        name: one of `equipoise.objectives.weighting.names()`: sft, dft, eaft, eaft-topk, r-eaft, focal, profit, stm.
+        name: one of `equipoise.objectives.weighting.names()`: sft, dft, eaft, eaft-topk, r-eaft, r-eaft-recent,
+            focal, profit, stm.
         params: its parameters; what is not given keeps its default (see the weighting's own docstring).
 
     Raises:
@@ -108,9 +119,9 @@ def weighting(name: str, **params: Any) -> Weighting:
             )
         _check(f"{name}.{key}", value, hints[key])
     values = known | params
-    return Weighting(
-        name, partial(function, **values), values, tuple(p.name for p in signature if p.name in STATISTICS)
-    )
+    reads = tuple(p.name for p in signature if p.name in STATISTICS)
+    recent = RecentShock(values["window"]) if "recent" in reads else None
+    return Weighting(name, partial(function, **values), values, reads, recent)
 
 
 def as_weighting(given: Weighting | str | Callable[[Tensor, Tensor], Tensor]) -> Weighting:

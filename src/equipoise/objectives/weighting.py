@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from equipoise.objectives.recent import RecentShock
 from equipoise.objectives.registry import (
     Count,
     NonNegative,
@@ -124,6 +125,41 @@ def r_eaft(
         return h
     shock = shock_ratio(nll, h, eps)
     return torch.where(shock > tau, 1 + alpha * (shock / tau).clamp(max=clamp), h)
+
+
+@register("r-eaft-recent")
+def r_eaft_recent(
+    nll: Tensor,
+    h: Tensor,
+    recent: RecentShock,
+    *,
+    quantile: Probability = 0.5,
+    tau: Positive = 5.0,
+    alpha: NonNegative = 3.0,
+    eps: Positive = 1e-6,
+    clamp: Positive = 10.0,
+    window: Count = 1024,
+) -> Tensor:
+    """R-EAFT with a threshold that moves: tau is a quantile of the shocks of the tokens trained on lately.
+
+    So the share of tokens that count as conflicts stays near `1 - quantile` throughout, also when none is left.
+
+    Args:
+        quantile: a lower one makes a *soft* threshold, a higher one a *hard* one.
+        tau: the threshold until 64 tokens have been seen.
+        window: how many tokens are remembered; a new optimizer step is weighted by the steps before it.
+
+    Source: the R-EAFT technical report (2026-02-16) names dynamic thresholds and does not define them; this definition
+        is this project's.
+    When to use: to ask whether a threshold can set itself (Protocol S).
+
+    >>> w = weighting("r-eaft-recent", quantile=0.9, tau=100.0)
+    >>> w(torch.tensor([0.1, 8.0]), torch.tensor([0.5, 0.1]))
+    tensor([0.5000, 0.1000])
+    >>> w.observe(torch.arange(100.0) / 10, torch.ones(100)); w(torch.tensor([0.1, 8.0]), torch.tensor([0.5, 0.1]))
+    tensor([ 0.5000, 27.9358])
+    """
+    return r_eaft(nll, h, tau=max(recent.quantile(quantile, tau), eps), alpha=alpha, eps=eps, clamp=clamp)
 
 
 @register("focal")

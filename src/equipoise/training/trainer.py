@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
 from trl.trainer.sft_trainer import SFTTrainer
 
+from equipoise.errors import UserError
+from equipoise.journal import write_json
 from equipoise.models.token_rows import spare_copies
 from equipoise.training.durable import train_in_float32
 from equipoise.training.head import Objective, attach, detach
 from equipoise.training.meter import Meter
 from equipoise.training.stepping import StepHooks, Stepping
+
+RECENT = "recent_shocks.json"  # in a checkpoint: what a weighting with a memory remembers
 
 
 class FusedTrainer(Stepping, SFTTrainer):
@@ -26,7 +32,14 @@ class FusedTrainer(Stepping, SFTTrainer):
         if getattr(base, "quantization_method", None) is not None:
             train_in_float32(model)
         attach(base, objective)
+        if objective.weighting.recent is not None and self.accelerator.num_processes > 1:
+            raise UserError(
+                f"{objective.weighting.name} remembers the tokens of its own process alone",
+                where="objective.name",
+                fix="train in one process, or with a threshold that does not move",
+            )
         self.objective, self.meter = objective, meter
+        self._told: list[tuple[torch.Tensor, torch.Tensor]] = []  # nll and entropy of the step's tokens, where wanted
         self.data_collator = _WithRows(self.data_collator)
 
     def create_optimizer(self, model: Any = None) -> Any:
@@ -62,6 +75,8 @@ class FusedTrainer(Stepping, SFTTrainer):
             loss = loss + self.router_aux_loss_coef * out["aux_loss"] * (self._share if in_training else 1.0)
         if in_training:
             self.meter.add(loss, out)
+            if self.objective.weighting.recent is not None:
+                self._told.append((out["nll"], out["entropy"]))
         return (loss, out) if return_outputs else loss
 
     def _step_means(self) -> dict[str, float]:
@@ -69,6 +84,24 @@ class FusedTrainer(Stepping, SFTTrainer):
 
     def _reset_means(self) -> None:
         self.meter.reset()
+        self._told = []
+
+    def _finish_row(self, learning_rate: float | None) -> None:
+        for nll, entropy in self._told:
+            self.objective.weighting.observe(nll, entropy / self.meter.log_v)
+        super()._finish_row(learning_rate)
+
+    def _write_state(self, aside: Path) -> None:
+        recent = self.objective.weighting.recent
+        if recent is not None:
+            write_json(aside / RECENT, {"shocks": recent.shocks})
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        recent = self.objective.weighting.recent
+        if recent is not None:
+            text = (Path(resume_from_checkpoint) / RECENT).read_text(encoding="utf-8")
+            recent.shocks = json.loads(text)["shocks"]
 
     def _tell_trackers(self, row: dict[str, Any]) -> None:
         if self.args.logging_strategy != "no":
