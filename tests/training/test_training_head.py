@@ -10,9 +10,10 @@ from tiny_models import ARCHITECTURES, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, MixtralConfig
 
 from equipoise.errors import UserError
+from equipoise.models.head import HeadFormula
 from equipoise.models.quiet import quiet
 from equipoise.objectives.weighting import weighting
-from equipoise.training.head import HeadFormula, Objective, attach, detach
+from equipoise.training.head import Objective, attach, detach
 
 RULE = weighting("r-eaft", tau=1.0, alpha=3.0)
 IDS = torch.tensor([[1, 40, 50, 60, 70, 2, 0, 0], [1, 44, 55, 66, 77, 88, 99, 2]])

@@ -1,18 +1,76 @@
 """What a model thinks of every supervised token of some examples: nll, normalized entropy, shock and its own choice."""
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from equipoise.data.formatting import IGNORE, Rendered, Unusable, render
+from equipoise.models.head import HeadFormula, gathered, output_head, verify
 from equipoise.models.loading import Loaded
 from equipoise.records import Example
-from equipoise.signals.tokens import shock_ratio
+from equipoise.signals.tokens import TokenStatistics, normalized_entropy, shock_ratio, token_statistics
 
-LOGITS_MB = 256  # at once; what limits a batch
+BATCH_TOKENS = 4096
+WINDOW = 1024  # rows that are sorted by length among themselves; more would only be more to remember
+
+
+class TokenReader:
+    """Reads rows under a model without gradient, projecting supervised positions only.
+
+    Args:
+        batch_tokens: positions, padding included, that go through the model at once; a longer row goes alone.
+
+    Raises:
+        UserError: the model's logits are not one linear map of the hidden state.
+    """
+
+    def __init__(self, loaded: Loaded, *, batch_tokens: int = BATCH_TOKENS):
+        model = loaded.model.eval()
+        self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.batch_tokens = batch_tokens
+        self.formula = HeadFormula.of(self.model)
+        verify(self.model, self.formula, self.model.forward)
+
+    @property
+    def vocab(self) -> int:
+        """Rows of the head."""
+        return len(output_head(self.model).weight)
+
+    def read(self, rows: Iterable[Rendered]) -> Iterator[TokenStatistics]:
+        """Yield the statistics [n] of the n supervised tokens of each row, on the CPU, in the order of the rows."""
+        for window in _windows(rows):
+            found: dict[int, TokenStatistics] = {}
+            for batch in _batches(window, self.batch_tokens):
+                found |= zip(batch, self._statistics([window[i] for i in batch]))
+            yield from (found[i] for i in range(len(window)))
+
+    @torch.no_grad()  # not inference_mode: what a layer caches in that can never be trained through
+    def _statistics(self, batch: Sequence[Rendered]) -> list[TokenStatistics]:
+        device = self.model.device
+        ids = pad_sequence([torch.tensor(row.input_ids) for row in batch], batch_first=True).to(device)
+        labels = pad_sequence([torch.tensor(row.labels) for row in batch], True, IGNORE)[:, 1:]
+        mask = torch.arange(ids.shape[1]) < torch.tensor([len(row.input_ids) for row in batch])[:, None]
+        hidden = self.model.base_model(input_ids=ids, attention_mask=mask.long().to(device), use_cache=False)
+        where = labels != IGNORE
+        weight, bias, trained = output_head(self.model)
+        states = hidden.last_hidden_state[:, :-1][where.to(device)].to(weight.device)
+        with gathered(weight, bias):
+            read = token_statistics(
+                states.to(weight.dtype),
+                weight,
+                labels[where].to(weight.device),
+                bias=bias,
+                logit_scale=self.formula.logit_scale,
+                softcap=self.formula.softcap,
+                row_ids=None if trained is None else trained.ids,
+                rows=None if trained is None else trained.rows,
+            )
+        counts = where.sum(1).tolist()
+        columns = [column.cpu().split(counts) for column in read if column is not None]
+        return [TokenStatistics(*row) for row in zip(*columns)]
 
 
 def token_rows(loaded: Loaded, examples: Iterable[Example], *, max_length: int = 1024) -> Iterator[dict[str, Any]]:
@@ -22,56 +80,52 @@ def token_rows(loaded: Loaded, examples: Iterable[Example], *, max_length: int =
     leaves the model's greedy one: until there both agree, so the choice under teacher forcing is the greedy choice.
     `knowledge` is the class that the example's meta names, if it does. Examples that training would leave out, such as
     those longer than `max_length`, have no rows.
+
+    Raises:
+        UserError: as `TokenReader`.
     """
-    loaded.model.eval()
-    vocab = loaded.model.get_output_embeddings().weight.shape[0]
-    limit = max(1, LOGITS_MB * 2**20 // (4 * vocab))  # tokens
-    batch: list[tuple[Example, Rendered]] = []
+    kept: list[tuple[Example, Rendered]] = []
     for example in examples:
-        try:
-            rendered = render(loaded.tokenizer, example, max_length=max_length)
-        except Unusable:
-            continue
-        longest = max(len(row.input_ids) for _, row in [*batch, (example, rendered)])
-        if batch and longest * (len(batch) + 1) > limit:
-            yield from _read(loaded, batch)
+        with suppress(Unusable):
+            kept.append((example, render(loaded.tokenizer, example, max_length=max_length)))
+    reader = TokenReader(loaded)
+    for (example, row), statistics in zip(kept, reader.read(row for _, row in kept)):
+        targets = [label for label in row.labels[1:] if label != IGNORE]
+        h = normalized_entropy(statistics.entropy, reader.vocab)
+        shock = shock_ratio(statistics.nll, h)
+        disagrees = (statistics.argmax != torch.tensor(targets)).tolist()
+        first = disagrees.index(True) if True in disagrees else None
+        for i, target in enumerate(targets):
+            yield {
+                "item": example.id,
+                "knowledge": example.meta.get("knowledge"),
+                "position": i,
+                "token": loaded.tokenizer.decode([target]),
+                "nll": statistics.nll[i].item(),
+                "h": h[i].item(),
+                "shock": shock[i].item(),
+                "is_conflict": i == first,
+            }
+
+
+def _windows(rows: Iterable[Rendered]) -> Iterator[list[Rendered]]:
+    window: list[Rendered] = []
+    for row in rows:
+        window.append(row)
+        if len(window) == WINDOW:
+            yield window
+            window = []
+    if window:
+        yield window
+
+
+def _batches(rows: Sequence[Rendered], tokens: int) -> Iterator[list[int]]:
+    """Numbers of the rows, longest first, so that a batch pads little and memory that is too small shows at once."""
+    batch: list[int] = []
+    for i in sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids)):
+        if batch and len(rows[batch[0]].input_ids) * (len(batch) + 1) > tokens:
+            yield batch
             batch = []
-        batch.append((example, rendered))
+        batch.append(i)
     if batch:
-        yield from _read(loaded, batch)
-
-
-@torch.no_grad()
-def _read(loaded: Loaded, batch: list[tuple[Example, Rendered]]) -> Iterator[dict[str, Any]]:
-    device = loaded.model.device
-    ids = pad_sequence([torch.tensor(row.input_ids) for _, row in batch], batch_first=True).to(device)
-    lengths = torch.tensor([len(row.input_ids) for _, row in batch], device=device)
-    mask = torch.arange(ids.shape[1], device=device) < lengths[:, None]
-    # The model's own logits, so that a scale or a cap of its head is in them.
-    logits = loaded.model(input_ids=ids, attention_mask=mask.long()).logits
-    for (example, row), scores in zip(batch, logits):
-        labels = torch.tensor(row.labels)[1:]
-        where = (labels != IGNORE).nonzero().flatten()
-        yield from _rows(
-            example, scores[where.to(scores.device)].float().log_softmax(-1).cpu(), labels[where], loaded.tokenizer
-        )
-
-
-def _rows(example: Example, logp: torch.Tensor, targets: torch.Tensor, tokenizer: Any) -> Iterator[dict[str, Any]]:
-    """Rows of one example from log-probabilities [N, V] and the tokens [N] that it has there."""
-    nll = -logp.gather(1, targets[:, None]).squeeze(1)
-    h = torch.special.entr(logp.exp()).sum(-1) / math.log(logp.shape[1])
-    shock = shock_ratio(nll, h)
-    disagrees = (logp.argmax(-1) != targets).tolist()
-    first = disagrees.index(True) if True in disagrees else None
-    for i, target in enumerate(targets.tolist()):
-        yield {
-            "item": example.id,
-            "knowledge": example.meta.get("knowledge"),
-            "position": i,
-            "token": tokenizer.decode([target]),
-            "nll": nll[i].item(),
-            "h": h[i].item(),
-            "shock": shock[i].item(),
-            "is_conflict": i == first,
-        }
+        yield batch

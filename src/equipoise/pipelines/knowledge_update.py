@@ -11,7 +11,6 @@ import torch
 
 from equipoise.data.formatting import IGNORE, Formatted, render_all
 from equipoise.data.loading import check_disjoint, load_examples
-from equipoise.errors import UserError
 from equipoise.evaluation.knowledge import Item, Task, evaluate, summarise
 from equipoise.evaluation.tokens import token_rows
 from equipoise.journal import read_journal, write_json, write_jsonl
@@ -19,12 +18,12 @@ from equipoise.models.loading import Loaded
 from equipoise.objectives.weighting import weighting
 from equipoise.pipelines.settings import DataSettings, KnowledgeUpdateRecipe
 from equipoise.records import Example, Message, Prediction
-from equipoise.testbed.world import PARTS, Fact, World
+from equipoise.testbed.examples import TESTBED, fact_example, load_facts
+from equipoise.testbed.world import World
 from equipoise.training.assembly import check_settings, trainable_parameters
 from equipoise.training.settings import ObjectiveSettings
 from equipoise.training.sft import train
 
-TESTBED = "testbed:"
 UNTRAINED = "untrained"
 
 
@@ -53,7 +52,7 @@ def load_data(settings: DataSettings) -> KnowledgeData:
         if source is None:
             rows[kind] = []
         elif source.startswith(TESTBED):
-            rows[kind], hashes[kind] = _testbed_examples(source)
+            rows[kind], hashes[kind] = load_facts(source)
         else:
             loaded = load_examples(source, max_bad_share=settings.max_bad_share)
             rows[kind], hashes[kind] = loaded.examples, loaded.sha256
@@ -62,34 +61,6 @@ def load_data(settings: DataSettings) -> KnowledgeData:
     rows["updates"] = rows["updates"][: settings.limit]
     check_disjoint(rows["updates"], rows["keep"])
     return KnowledgeData(**rows, notes=notes, hashes=hashes)
-
-
-def _testbed_examples(source: str) -> tuple[list[Example], str]:
-    part, _, knowledge = source.removeprefix(TESTBED).partition(":")
-    parts = [known.name for known in PARTS]
-    if part not in parts:
-        raise UserError(f"the testbed has no part {part!r}", where=source, fix=f"one of {', '.join(parts)}")
-    knowledge = knowledge or ("confident-wrong" if part == "api_change" else "stable")
-    world = World.build()
-    facts = [fact for fact in world.facts if fact.part == part and fact.knowledge == knowledge]
-    if not facts:
-        raise UserError(f"no {part} of the testbed is {knowledge!r}", where=source)
-    return [fact_example(fact) for fact in facts], world.text_hash
-
-
-def fact_example(fact: Fact) -> Example:
-    """Turn a fact of the testbed into a row: its first phrasing, the truth of now, and the held-out phrasings."""
-    return Example(
-        id=fact.id,
-        messages=[Message(role="user", content=fact.prompts_seen[0]), Message(role="assistant", content=fact.gold)],
-        old=fact.old,
-        rephrasings=list(fact.prompts_held_out),
-        meta={
-            "knowledge": fact.knowledge,
-            "accepted": list(fact.solutions),
-            "unit_tests": fact.tests or "",
-        },
-    )
 
 
 def tasks(data: KnowledgeData) -> list[Task]:

@@ -52,6 +52,8 @@ def token_statistics(
     chunk: int | None = None,
     top_k: int | None = None,
     ignore_index: int = -100,
+    row_ids: Tensor | None = None,
+    rows: Tensor | None = None,
 ) -> TokenStatistics:
     """Statistics of each label under the model, without gradient.
 
@@ -61,6 +63,7 @@ def token_statistics(
         labels: [N] (or [...]); positions with `ignore_index` are not projected.
         chunk: at most so many tokens are projected at once; by default chosen for the device.
         top_k: also return the entropy over the k largest logits.
+        row_ids, rows: [r] and [r, D]: `rows` stand in for `lm_head[row_ids]`.
 
     Raises:
         UserError: shapes, dtypes or devices that do not fit; a label outside the vocabulary.
@@ -73,7 +76,8 @@ def token_statistics(
     if keep is not None:
         states, targets = states[keep], targets[keep]
     with torch.autocast(hidden.device.type, enabled=False):
-        head = Head(lm_head.to(dtype), None if bias is None else bias.to(dtype), logit_scale, softcap)
+        bias, rows = (None if t is None else t.to(dtype) for t in (bias, rows))
+        head = Head(lm_head.to(dtype), bias, logit_scale, softcap, row_ids, rows)
         columns = _read(states.to(dtype), targets, head, chunk, top_k)
     spread = [_spread(column, keep, flat, -1 if name == "argmax" else 0) for name, column in columns.items()]
     return TokenStatistics(*(column.view(labels.shape) for column in spread))

@@ -1,0 +1,42 @@
+"""Facts of the testbed as rows to train on, by the names that recipes give them."""
+
+from equipoise.errors import UserError
+from equipoise.records import Example, Message
+from equipoise.testbed.world import PARTS, Fact, World
+
+TESTBED = "testbed:"
+
+
+def load_facts(source: str) -> tuple[list[Example], str]:
+    """The rows of `testbed:PART` or `testbed:PART:CLASS`, and the hash of the world's text.
+
+    Without a class it is what the model is confidently wrong about (`api_change`), else what it knows.
+
+    Raises:
+        UserError: there is no such part, or it has no fact of that class.
+    """
+    part, _, knowledge = source.removeprefix(TESTBED).partition(":")
+    parts = [known.name for known in PARTS]
+    if part not in parts:
+        raise UserError(f"the testbed has no part {part!r}", where=source, fix=f"one of {', '.join(parts)}")
+    knowledge = knowledge or ("confident-wrong" if part == "api_change" else "stable")
+    world = World.build()
+    facts = [fact for fact in world.facts if fact.part == part and fact.knowledge == knowledge]
+    if not facts:
+        raise UserError(f"no {part} of the testbed is {knowledge!r}", where=source)
+    return [fact_example(fact) for fact in facts], world.text_hash
+
+
+def fact_example(fact: Fact) -> Example:
+    """Turn a fact of the testbed into a row: its first phrasing, the truth of now, and the held-out phrasings."""
+    return Example(
+        id=fact.id,
+        messages=[Message(role="user", content=fact.prompts_seen[0]), Message(role="assistant", content=fact.gold)],
+        old=fact.old,
+        rephrasings=list(fact.prompts_held_out),
+        meta={
+            "knowledge": fact.knowledge,
+            "accepted": list(fact.solutions),
+            "unit_tests": fact.tests or "",
+        },
+    )
