@@ -60,7 +60,7 @@ class ProtocolRecipe(KnowledgeUpdateRecipe):
     those of a single run, and an error where no arm or seed of the grid is that.
     """
 
-    protocol: Literal["a"] | None = None
+    protocol: Literal["a", "b", "s", "t"] | None = None
     arms: dict[str, ObjectiveSettings] = Field(min_length=1)
     seeds: list[Seed] = Field(default=[42, 123, 456, 789, 2024], min_length=1)
 

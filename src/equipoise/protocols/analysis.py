@@ -5,6 +5,7 @@ from typing import Any
 
 from equipoise.metrics.statistics import holm, mean_interval
 from equipoise.protocols.contrasts import describe, difference_of, is_share
+from equipoise.protocols.definitions import PROTOCOLS
 from equipoise.protocols.hypotheses import judge_claims
 from equipoise.protocols.safety import safety, shares_of_sft, trade_off, variances
 from equipoise.protocols.scores import Scores, canonical, ordered, pivot
@@ -25,7 +26,8 @@ def analyze(
     """Analyse a table of results, paired by seed, whatever arms and tasks it holds.
 
     Args:
-        protocol: "a" lists all of Protocol A's hypotheses, those that the table cannot test too.
+        protocol: a letter of `PROTOCOLS`; its claims are all listed, those that the table cannot test too. Without one,
+            Protocol A's are tested as far as the table allows.
         margin: of equivalence on retention, in the unit of the values (0.05 is 5 points).
         safety_threshold: for retention over the untrained model's (method `untrained`).
         predictions: item-level scores; with them there are intervals that cover other items too (bootstrap over seeds
@@ -39,6 +41,7 @@ def analyze(
         UserError: no trained method in the table, or two values for one cell of it.
     """
     scores = pivot(results, predictions)
+    claims = PROTOCOLS[protocol or "a"].claims
     found = {
         "schema_version": SCHEMA_VERSION,
         "protocol": protocol,
@@ -46,7 +49,7 @@ def analyze(
         "tasks": scores.tasks,
         "arms": {arm: {task: _summary(scores, arm, task) for task in scores.values[arm]} for arm in scores.arms},
         "untrained": scores.untrained,
-        "hypotheses": judge_claims(scores, margin=margin, alpha=alpha, whole=protocol == "a"),
+        "hypotheses": judge_claims(scores, claims, margin=margin, alpha=alpha, whole=protocol is not None),
         "safety": safety(scores, threshold=safety_threshold),
         "correction_share_of_sft": shares_of_sft(scores),
         "comparisons": comparisons(scores),

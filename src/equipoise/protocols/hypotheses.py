@@ -1,46 +1,30 @@
-"""Protocol A's three claims, as a family: more correction than SFT, retention alike, more correction than EAFT."""
+"""The claims of a protocol, tested as one family."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from equipoise.metrics.statistics import holm, mean_interval
 from equipoise.protocols.contrasts import BLANK, alike, describe, difference_of, is_share
+from equipoise.protocols.definitions import Claim
 from equipoise.protocols.scores import Scores
 from equipoise.protocols.wording import did, difference, interval, number, p_value
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED, UNTESTED = "supported", "not supported", "undecided", "cannot be tested"
 
 
-@dataclass(frozen=True)
-class Claim:
-    """What is claimed of one arm against another on a task: that it does better, or that both do alike."""
-
-    id: str
-    text: str
-    arm: str
-    other: str
-    task: str
-    alike: bool = False
-
-
-CLAIMS = (
-    Claim("H1", "r-eaft corrects more than sft", "r-eaft", "sft", "correction"),
-    Claim("H2", "r-eaft retains as much as sft", "r-eaft", "sft", "retention", alike=True),
-    Claim("H3", "r-eaft corrects more than eaft", "r-eaft", "eaft", "correction"),
-)
-
-
-def judge_claims(scores: Scores, *, margin: float, alpha: float, whole: bool) -> list[dict[str, Any]]:
+def judge_claims(
+    scores: Scores, claims: Sequence[Claim], *, margin: float, alpha: float, whole: bool
+) -> list[dict[str, Any]]:
     """Test the claims and adjust their p-values by Holm's method, over those that can be tested.
 
-    Superiority is tested one-sided, as the report that made the claims registered it; its interval is two-sided.
+    Superiority is tested one-sided, as the report that made Protocol A's claims registered it; intervals are two-sided.
 
     Args:
         margin: within which two arms count as alike, in the unit of the values.
         whole: list every claim, also one whose arms are not in the table.
     """
     rows = []
-    for claim in CLAIMS:
+    for claim in claims:
         absent = _absent(scores, claim)
         if not absent:
             rows.append(_tested(scores, claim, margin, alpha))
