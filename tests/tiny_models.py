@@ -1,6 +1,8 @@
 """Random-weight models of many architectures, their tokenizer and examples: small enough to train in a test."""
 
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -71,6 +73,18 @@ def tiny_model(
     options = {**ids, **shape, "vocab_size": len(tiny_tokenizer()), **ARCHITECTURES[architecture], **changes}
     model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[architecture](**options))
     return model.to(dtype).eval()
+
+
+def tiny_folder(
+    folder: Path, architecture: str = "llama", *, change: Callable[[Any], None] | None = None, **changes: Any
+) -> Path:
+    """A folder as `save_pretrained` writes it; `change` may do something to the model first."""
+    model = tiny_model(architecture, **changes)
+    if change is not None:
+        change(model)
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
 
 
 def tiny_examples(count: int = 8, *, long_ones: bool = True) -> list[Example]:

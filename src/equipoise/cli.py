@@ -161,19 +161,28 @@ def generate(
 
 @app.command()
 def chat(
-    run: Annotated[Path, typer.Argument(help="A run directory of confidence-tokens, or a model folder in one.")],
-    domain: Annotated[str | None, typer.Option(help="Whose tokens speak; the run's first by default.")] = None,
+    model: Annotated[str, typer.Argument(help="A run directory, a model folder, a Hub name, or `testbed`.")],
+    domain: Annotated[str | None, typer.Option(help="Confidence tokens: whose speak; the run's first.")] = None,
     overrides: Overrides = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer; 256 by default.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy; 0.2 by default.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Nucleus to draw from; 0.9 by default.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End an answer before this text; may be repeated.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides every answer; 42 by default.")] = None,
+    system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
+    confidence: Annotated[bool | None, typer.Option("--confidence", help="Show each token's probability.")] = None,
+    memory: Annotated[bool | None, typer.Option(help="Remember earlier turns; on a terminal by default.")] = None,
 ) -> None:
-    """Ask a trained model; it answers with its calibrated confidence, and says when it is not sure.
+    """Talk to a model; one trained with confidence tokens says when it is not sure.
 
     Reads questions from a terminal, or one a line from a pipe.
 
-    Example: equipoise chat runs/mine --domain medical
+    Example: equipoise chat runs/mine --confidence
     """
-    from equipoise.pipelines.confidence_chat import chat as talk
+    from equipoise.protocols.using import chat as talk
 
-    talk(run, domain, overrides or [])
+    how = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "stop": stop, "seed": seed}
+    talk(model, domain, overrides or [], how | {"system": system, "confidence": confidence, "memory": memory})
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Messages, tables and progress. Results go to stdout; everything that only accompanies them goes to stderr."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,8 @@ from typing import Any, Protocol
 
 PLAIN_EVERY_S = 5.0
 _warned: set[str] = set()
+# all that can steer a terminal or turn the order of its text around, and halves of characters that have no bytes
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def say(text: str) -> None:
@@ -50,10 +53,24 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, 
         _print("  ".join(cells).rstrip())
 
 
-def _print(text: str) -> None:
+def visible(text: str) -> str:
+    """Write control characters out, an escape as `\\x1b`; line breaks and tabs stay, and so does all that has a glyph.
+
+    What a model wrote is data: it must not steer the terminal that shows it.
+    """
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def put(text: str) -> None:
+    """Write a part of a result on stdout at once, without a line break; raises as `print` does."""
+    _print(text, end="")
+    sys.stdout.flush()
+
+
+def _print(text: str, *, end: str = "\n") -> None:
     """Print what the stream's encoding may not have, as a redirected stdout on Windows, as escapes."""
     encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))
+    print(text.encode(encoding, "backslashreplace").decode(encoding), end=end)
 
 
 class Bar(Protocol):

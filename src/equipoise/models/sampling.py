@@ -122,7 +122,7 @@ def _draw_batch(
         if step == 0:  # from one row a prompt to one row a sample
             cache.batch_select_indices(spread)
             logits, mask, positions = logits[spread], mask[spread], positions[spread]
-        chosen = _choose(logits, [row.uniform[step] for row in rows], temperature, top_p)
+        chosen = choose(logits, [row.uniform[step] for row in rows], temperature, top_p)
         ended = torch.isin(chosen, stop)
         logprobs = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
         _note(rows, chosen.tolist(), ended.tolist(), logprobs.tolist())
@@ -142,12 +142,7 @@ def _draw_batch(
 
 def _note(rows: list[_Row], tokens: list[int], ended: list[bool], logprobs: list[float]) -> None:
     for row, token, end, logprob in zip(rows, tokens, ended, logprobs):
-        if not math.isfinite(logprob):
-            raise UserError(
-                "the model's scores are not finite numbers, so nothing can be drawn from them",
-                where="model.dtype",
-                fix="use fp32 or bf16, or check the weights",
-            )
+        check_finite(logprob)
         row.drawn.logprobs.append(logprob)
         if end:
             row.drawn.stop = token
@@ -155,7 +150,17 @@ def _note(rows: list[_Row], tokens: list[int], ended: list[bool], logprobs: list
             row.drawn.ids.append(token)
 
 
-def _choose(logits: torch.Tensor, uniform: list[float], temperature: float, top_p: float) -> torch.Tensor:
+def check_finite(logprob: float) -> None:
+    """Refuse the scores that a token with this log-probability was chosen from, if they are not finite (UserError)."""
+    if not math.isfinite(logprob):
+        raise UserError(
+            "the model's scores are not finite numbers, so nothing can be drawn from them",
+            where="model.dtype",
+            fix="use fp32 or bf16, or check the weights",
+        )
+
+
+def choose(logits: torch.Tensor, uniform: list[float], temperature: float, top_p: float) -> torch.Tensor:
     """Tokens (B) from scores (B x V): the first whose cumulative probability exceeds the row's uniform number."""
     if temperature == 0:
         return logits.argmax(-1)

@@ -1,19 +1,19 @@
 """Talk to a model with confidence tokens: its answer without the token, and how sure it is, calibrated."""
 
 import json
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from equipoise.config import resolve
-from equipoise.console import warn
+from equipoise.console import put, visible, warn
 from equipoise.data.formatting import render_prompt
 from equipoise.errors import UserError
 from equipoise.evaluation.confidence import confidence
 from equipoise.models.generation import generate
 from equipoise.models.loading import Loaded, load_model
 from equipoise.models.tokens import TokenIds
+from equipoise.pipelines.asking import questions
 from equipoise.pipelines.confidence_settings import ConfidenceRecipe
 from equipoise.pipelines.confidence_tokens import known_ids
 from equipoise.pipelines.trained import run_of, trained_model
@@ -114,20 +114,9 @@ def chat(run: Path, domain: str | None, overrides: list[str]) -> None:
     talker = Talker.of(run, overrides)
     if domain is not None and domain not in talker.ids:
         raise UserError(f"the run has no domain {domain!r}", where="--domain", fix=f"one of {', '.join(talker.ids)}")
-    for question in _questions():
+    for question in questions():
         reply = talker.reply(question, domain)
-        print(f"{reply.text}\n  {_verdict(reply)}", flush=True)
-
-
-def _questions() -> Iterator[str]:
-    while True:
-        if sys.stdin.isatty():
-            print("> ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
-        if not line:
-            return
-        if line.strip():
-            yield line.strip().replace("\\n", "\n")
+        put(f"{visible(reply.text)}\n  {_verdict(reply)}\n")
 
 
 def _verdict(reply: Reply) -> str:

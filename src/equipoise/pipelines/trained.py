@@ -24,14 +24,17 @@ def trained_model(name: str, overrides: list[str] | None = None, *, base: ModelS
 
     Args:
         overrides: `model.*=...` change that base; others are passed over.
-        base: of an adapter that lies in no run.
+        base: how to load what lies in no run, changed already.
 
     Raises:
         UserError: the run holds no trained model, or several.
     """
     path, run = Path(name), run_of(Path(name))
     of_model = [override for override in overrides or [] if override.startswith("model.")]
-    settings = resolve(_ModelOf, run / "config.yaml", of_model).model if run else base or ModelSettings()
+    if run is None and base is not None:
+        settings = base
+    else:
+        settings = resolve(_ModelOf, run / "config.yaml" if run else None, of_model).model
     if run is not None and not _is_model(path):
         finals = sorted(
             found
