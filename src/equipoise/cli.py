@@ -57,14 +57,17 @@ def run(
     overrides: Overrides = None,
     out: Out = None,
     dry_run: DryRun = False,
+    until: Annotated[
+        str, typer.Option(help="Stop after this stage: clean, sft or dpo (instruct), data, samples or labels.")
+    ] = "end",
 ) -> None:
-    """Run a recipe: one training run, scored before and after, with a report.
+    """Run a recipe: what it trains is scored before and after, with a report. A second call goes on where one stopped.
 
     Example: equipoise run knowledge-update model.path=Qwen/Qwen2.5-0.5B-Instruct data.updates=updates.jsonl
     """
     from equipoise.protocols.single import run_recipe
 
-    run_recipe(recipe, overrides or [], out, dry_run=dry_run)
+    run_recipe(recipe, overrides or [], out, dry_run=dry_run, until=until)
 
 
 @app.command()
@@ -120,6 +123,23 @@ def evaluate(
     from equipoise.protocols.single import evaluate_model
 
     evaluate_model(model, recipe, overrides or [], out)
+
+
+@app.command()
+def scan(
+    data: Annotated[str, typer.Argument(help="JSONL, JSON array, hub:NAME:SPLIT, a cleaned folder, or testbed:facts.")],
+    overrides: Overrides = None,
+    model: Annotated[str, typer.Option(help="Folder, Hub name, or `testbed`.")] = "testbed",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tables and page; `scan` here.")] = None,
+    top: Annotated[int | None, typer.Option(help="How many contradicting examples to list; 20 by default.")] = None,
+) -> None:
+    """Look at a data set before training: what is stable, uncertain, unknown, and what contradicts the model.
+
+    Example: equipoise scan train.jsonl --model Qwen/Qwen2.5-0.5B-Instruct --out scan limit=1000
+    """
+    from equipoise.pipelines.scan import scan_command
+
+    scan_command(data, model, out, top, overrides or [])
 
 
 @app.command()

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from equipoise.data.formatting import render_prompt
-from equipoise.evaluation.tokens import token_rows
+from equipoise.data.formatting import Rendered, Unusable, render, render_prompt
+from equipoise.evaluation.tokens import TokenReader
 from equipoise.models.generation import generate
 from equipoise.models.loading import Loaded
 from equipoise.records import Example
+from equipoise.signals.tokens import TokenStatistics
 
 Row = dict[str, Any]
 
 
-def answer_losses(loaded: Loaded, examples: Sequence[Example], *, max_length: int) -> list[tuple[float, int]]:
+def answer_losses(
+    loaded: Loaded, examples: Sequence[Example], *, max_length: int, batch_tokens: int = 4096
+) -> list[tuple[float, int]]:
     """The nll in nats, summed over the answer, and its number of tokens, end of turn included, of each example.
 
     One that does not fit into `max_length` has no tokens.
     """
-    nll: Counter[str] = Counter()
-    tokens: Counter[str] = Counter()
-    # Examples are told apart by their place: ids may repeat in a hand-made list.
-    numbered = [example.model_copy(update={"id": str(n)}) for n, example in enumerate(examples)]
-    for row in token_rows(loaded, numbered, max_length=max_length):
-        nll[row["item"]] += row["nll"]
-        tokens[row["item"]] += 1
-    return [(nll[example.id], tokens[example.id]) for example in numbered]
+    rendered: list[Rendered | None] = []
+    for example in examples:
+        try:
+            rendered.append(render(loaded.tokenizer, example, max_length=max_length))
+        except Unusable:
+            rendered.append(None)
+    read = TokenReader(loaded, batch_tokens=batch_tokens).read(row for row in rendered if row is not None)
+    return [(0.0, 0) if row is None else _sum(next(read)) for row in rendered]
+
+
+def _sum(read: TokenStatistics) -> tuple[float, int]:
+    return float(read.nll.double().sum()), len(read.nll)
 
 
 def answer_rows(

@@ -1,10 +1,13 @@
 """Which model a path means: a run directory with one trained model, a folder in a run, a model folder, or a name."""
 
+import json
 from pathlib import Path
 
 from equipoise.config import Section, resolve
 from equipoise.errors import UserError
 from equipoise.models.settings import ModelSettings
+
+POINTER = "model.json"  # in a run of several stages: which of its models is meant by the run
 
 
 class _ModelOf(Section, extra="ignore"):
@@ -35,6 +38,8 @@ def trained_model(name: str, overrides: list[str] | None = None, *, base: ModelS
         settings = base
     else:
         settings = resolve(_ModelOf, run / "config.yaml" if run else None, of_model).model
+    if run is not None and path.resolve() == run.resolve() and (run / POINTER).is_file():
+        path = run / json.loads((run / POINTER).read_text(encoding="utf-8"))["model"]
     if run is not None and not _is_model(path):
         finals = sorted(
             found

@@ -14,23 +14,36 @@ from equipoise.pipelines.trained import run_of, trained_model
 from equipoise.report.build import build_report
 from equipoise.runs import Run
 
+# The stages that each pipeline can be stopped after.
+STAGES = {"confidence_tokens": ("data",), "synthetic_rl": ("samples", "labels"), "instruct": ("clean", "sft", "dpo")}
 
-def run_recipe(recipe: str, overrides: list[str], out: Path | None, *, dry_run: bool = False) -> Path | None:
+
+def run_recipe(
+    recipe: str, overrides: list[str], out: Path | None, *, dry_run: bool = False, until: str = "end"
+) -> Path | None:
     """Run a recipe into `out` (default `runs/NAME`), analyse it and build its report; return the run directory.
 
+    Args:
+        until: stop after this stage; the same call without it goes on from there.
+
     Raises:
-        UserError: the recipe, the data or the model is at fault, or `out` holds another run.
+        UserError: the recipe, the data or the model is at fault, `out` holds another run, or there is no such stage.
     """
     path = find(recipe)
     pipeline = load_yaml(path).get("pipeline")
+    _check_stage(pipeline, until)
     if pipeline == "confidence_tokens":
         from equipoise.protocols.confidence import preview_confidence, run_confidence
 
-        return preview_confidence(path, overrides) if dry_run else run_confidence(path, overrides, out)
+        return preview_confidence(path, overrides) if dry_run else run_confidence(path, overrides, out, until=until)
     if pipeline == "synthetic_rl":
         from equipoise.protocols.synthetic import preview_synthetic, run_synthetic
 
-        return preview_synthetic(path, overrides) if dry_run else run_synthetic(path, overrides, out)
+        return preview_synthetic(path, overrides) if dry_run else run_synthetic(path, overrides, out, until=until)
+    if pipeline == "instruct":
+        from equipoise.protocols.instruct import preview_instruct, run_instruct
+
+        return preview_instruct(path, overrides) if dry_run else run_instruct(path, overrides, out, until=until)
     settings = resolve_grid(path, overrides)
     if dry_run:
         _preview(settings)
@@ -43,6 +56,13 @@ def run_recipe(recipe: str, overrides: list[str], out: Path | None, *, dry_run: 
     page = build_report(folder)
     say(f"report:  {page}\nsummary: {folder / 'SUMMARY.md'}")
     return folder
+
+
+def _check_stage(pipeline: Any, until: str) -> None:
+    stages = STAGES.get(pipeline, ()) if isinstance(pipeline, str) else ()
+    if until != "end" and until not in stages:
+        known = f"its stages are {', '.join(stages)}" if stages else "this recipe has one stage alone"
+        raise UserError(f"there is no stage {until!r} to stop after", where="--until", fix=known)
 
 
 def resolve_grid(path: Path, overrides: list[str]) -> ProtocolRecipe:
@@ -116,6 +136,10 @@ def evaluate_model(model: str, recipe: str | None, overrides: list[str], out: Pa
         from equipoise.protocols.synthetic import evaluate_synthetic
 
         return evaluate_synthetic(model, own, overrides, out)
+    if pipeline == "instruct":
+        from equipoise.protocols.instruct import evaluate_instruct
+
+        return evaluate_instruct(model, own, overrides, out)
     settings = resolve_grid(own, overrides)
     target = trained_model(model, overrides, base=settings.model)
     if out:

@@ -1,0 +1,241 @@
+"""From raw instructions to an aligned model: clean, SFT, DPO, and what each stage changed; resumable at any point."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from equipoise.console import say
+from equipoise.evaluation.answers import answer_losses, answer_rows
+from equipoise.evaluation.instruct_analysis import STAGES, analyse, flat_results
+from equipoise.evaluation.preferences import score_pairs, summarise_pairs
+from equipoise.journal import Journal, read_journal, write_json
+from equipoise.models.loading import Loaded, load_model, pick_device
+from equipoise.models.settings import ModelSettings
+from equipoise.pipelines.instruct_data import Sources, prepare
+from equipoise.pipelines.instruct_settings import InstructRecipe
+from equipoise.pipelines.trained import POINTER, trained_model
+from equipoise.runs import Run
+from equipoise.training.checkpoints import load_weights
+from equipoise.training.dpo import train_dpo
+from equipoise.training.sft import train
+
+UNTRAINED, SFT, DPO = STAGES
+BEST = "best_loss"  # what training keeps of the lowest mean validation loss
+Row = dict[str, Any]
+
+
+def run(recipe: InstructRecipe, folder: Path, *, until: str = "end") -> Row | None:
+    """Run, or go on with, `recipe` in `folder`: clean data, every seed's stages, analysis.
+
+    A stage that finished is not run again; one that was cut off goes on from its last checkpoint.
+
+    Args:
+        until: "clean", "sft" or "dpo" stop after that stage (of every seed) and return None.
+
+    Raises:
+        UserError: the folder holds another run, or an input is at fault.
+    """
+    loaded = cache(lambda: load_model(recipe.model))
+    if not (folder / "manifest.json").exists():
+        loaded()  # one that cannot be loaded must not leave a folder that holds "another run" once that is mended
+    device = "several" if recipe.model.device_map is not None else str(pick_device(recipe.model.device))
+    Run.open_or_create(folder, recipe, data_hashes={}, seed=recipe.seeds[0], device=device)
+    sources = prepare(recipe, folder)
+    write_json(folder / "data.json", _account(sources))
+    if until == "clean":
+        return None
+    stages = [stage for stage, settings in ((SFT, recipe.sft), (DPO, recipe.dpo)) if settings is not None]
+    with Journal(folder / "cells.jsonl", key=lambda row: (row["method"], row["seed"])) as cells:
+        done = {(row["method"], row["seed"]) for row in cells.rows}
+        if (UNTRAINED, recipe.seeds[0]) not in done:
+            _measure(recipe, loaded(), sources, folder, UNTRAINED, recipe.seeds[0])
+            cells.append({"method": UNTRAINED, "seed": recipe.seeds[0], "seconds": 0.0})
+        for seed in recipe.seeds:
+            for stage in stages:
+                if (stage, seed) not in done:
+                    say(f"{stage}, seed {seed}")
+                    cells.append(_run_stage(recipe, sources, folder, stage, seed))
+                if seed == recipe.seeds[0]:
+                    write_json(
+                        folder / POINTER,
+                        {"model": _chosen(recipe, stage_folder(folder, stage, seed)).relative_to(folder).as_posix()},
+                    )
+                if stage == until:
+                    break
+    return None if until in stages else _finish(recipe, folder)
+
+
+def stage_folder(folder: Path, stage: str, seed: int) -> Path:
+    """Where a stage's training with one seed lies."""
+    return folder / "cells" / stage / f"seed-{seed}"
+
+
+# ---- stages
+
+
+def _run_stage(recipe: InstructRecipe, sources: Sources, folder: Path, stage: str, seed: int) -> Row:
+    """Train one stage with one seed from what the stage before left on disk, measure it, and return its row."""
+    place = stage_folder(folder, stage, seed)
+    before = stage_folder(folder, SFT, seed) if stage == DPO and recipe.sft is not None else None
+    loaded = load_model(recipe.model if before is None else _left_in(recipe, before))
+    started = time.perf_counter()
+    trained, told = (
+        _sft(recipe, sources, loaded, place, seed) if stage == SFT else _dpo(recipe, sources, loaded, place, seed)
+    )
+    seconds = time.perf_counter() - started
+    _measure(recipe, trained, sources, folder, stage, seed)
+    return {"method": stage, "seed": seed, "seconds": round(seconds, 3), **told}
+
+
+def _left_in(recipe: InstructRecipe, place: Path) -> ModelSettings:
+    """The model that a finished stage left, as the recipe selects it."""
+    return trained_model(str(_chosen(recipe, place)), base=recipe.model)
+
+
+def _chosen(recipe: InstructRecipe, place: Path) -> Path:
+    best = place / BEST
+    return best if recipe.select == "best" and best.is_dir() else place / "final"
+
+
+def _sft(recipe: InstructRecipe, sources: Sources, loaded: Loaded, place: Path, seed: int) -> tuple[Loaded, Row]:
+    assert recipe.sft is not None
+    held_out = sources.validation.examples[: recipe.evaluation.validation]
+    result = train(
+        loaded,
+        sources.train.examples,
+        objective=recipe.objective,
+        settings=recipe.sft,
+        folder=place,
+        seed=seed,
+        example_losses=_losses(loaded, held_out, recipe.sft.max_length) if held_out else None,
+    )
+    if _chosen(recipe, place).name == BEST:
+        load_weights(result.model, place / BEST)
+    told = {"steps": result.steps, "dropped": len(result.dropped), "anomalies": result.anomalies}
+    if result.stopped is not None:
+        told |= {"stopped": result.stopped.sentence}
+    return replace(loaded, model=result.model), told
+
+
+def _dpo(recipe: InstructRecipe, sources: Sources, loaded: Loaded, place: Path, seed: int) -> tuple[Loaded, Row]:
+    assert recipe.dpo is not None
+    held_out = sources.validation.pairs[: recipe.evaluation.validation]
+    result = train_dpo(
+        loaded,
+        sources.train.pairs,
+        settings=recipe.dpo,
+        folder=place,
+        seed=seed,
+        validate=_pair_validation(recipe, loaded, held_out) if held_out else None,
+    )
+    told = {"steps": result.steps, "dropped": len(result.dropped), "anomalies": result.anomalies}
+    return replace(loaded, model=result.model), told
+
+
+def _losses(loaded: Loaded, held_out: Sequence[Any], max_length: int) -> Callable[[Any, int], list[float]]:
+    """What training compares its models by: the mean nll of each validation answer."""
+
+    def losses(model: Any, step: int) -> list[float]:
+        found = answer_losses(replace(loaded, model=model), held_out, max_length=max_length)
+        return [nll / tokens for nll, tokens in found if tokens]
+
+    return losses
+
+
+def _pair_validation(
+    recipe: InstructRecipe, loaded: Loaded, held_out: Sequence[Any]
+) -> Callable[[Any, int], dict[str, float]]:
+    def validate(model: Any, step: int) -> dict[str, float]:
+        assert recipe.dpo is not None
+        scores = score_pairs(
+            replace(loaded, model=model),
+            held_out,
+            max_length=recipe.dpo.max_length,
+            batch_tokens=recipe.evaluation.batch_tokens,
+        )
+        return summarise_pairs(scores)
+
+    return validate
+
+
+# ---- measuring
+
+
+def measure(recipe: InstructRecipe, loaded: Loaded, sources: Sources) -> tuple[list[Row], list[Row]]:
+    """Ask a model every test instruction, and score every test pair.
+
+    Returns:
+        Rows of answers and rows of pairs, each with `group`, and with `part`, what `evaluation.by` names.
+    """
+    options, test, limit = recipe.evaluation, sources.test, _max_length(recipe)
+    answers = answer_rows(
+        loaded,
+        test.examples,
+        max_new_tokens=options.max_new_tokens,
+        max_length=limit,
+        batch_tokens=options.batch_tokens,
+    )
+    scores = score_pairs(loaded, test.pairs, max_length=limit, batch_tokens=options.batch_tokens) if test.pairs else []
+    metas = {pair.id: pair.meta for pair in test.pairs}
+    return (
+        [_placed(recipe, row, example.meta) for row, example in zip(answers, test.examples, strict=True)],
+        [_placed(recipe, asdict(score), metas[score.id]) for score in scores],
+    )
+
+
+def evaluate(recipe: InstructRecipe, model: ModelSettings, folder: Path) -> tuple[list[Row], list[Row]]:
+    """Measure a model on the test rows of the run in `folder`.
+
+    Raises:
+        UserError: the model cannot be loaded, or the folder holds no data.
+    """
+    return measure(recipe, load_model(model), prepare(recipe, folder))
+
+
+def _placed(recipe: InstructRecipe, row: Row, meta: Row) -> Row:
+    by = recipe.evaluation.by
+    part = {} if by is None else {"part": str(meta.get(by))}
+    return {**row, "group": str(meta.get("group", row["id"])), **part}
+
+
+def _max_length(recipe: InstructRecipe) -> int:
+    return max(settings.max_length for settings in (recipe.sft, recipe.dpo) if settings is not None)
+
+
+def _measure(recipe: InstructRecipe, loaded: Loaded, sources: Sources, folder: Path, stage: str, seed: int) -> None:
+    """Journal what a stage's model says; rows of a start that was cut off here are there already."""
+    for name, rows in zip(("predictions.jsonl", "pairs.jsonl"), measure(recipe, loaded, sources), strict=True):
+        with Journal(folder / name, key=_key) as journal:
+            known = {_key(row) for row in journal.rows}
+            new = [{"method": stage, "seed": seed, **row} for row in rows]
+            journal.extend(row for row in new if _key(row) not in known)
+
+
+def _key(row: Row) -> tuple[str, int, str]:
+    return row["method"], row["seed"], row["id"]
+
+
+def _finish(recipe: InstructRecipe, folder: Path) -> Row:
+    """Analyse what all stages and seeds left, and write it."""
+    answers, pairs = (read_journal(folder / name).rows for name in ("predictions.jsonl", "pairs.jsonl"))
+    analysis = analyse(answers, pairs, by=recipe.evaluation.by)
+    analysis["cells"] = read_journal(folder / "cells.jsonl").rows
+    write_json(folder / "instruct.json", analysis)
+    write_json(folder / "results.json", [row.model_dump() for row in flat_results(answers, pairs)])
+    return analysis
+
+
+def _account(sources: Sources) -> Row:
+    kept = ("rows_in", "kept", "kept_by_kind", "dropped", "changed", "schemas", "licences", "languages", "lengths")
+    return {
+        "counts": {
+            name: {"instructions": len(split.examples), "pairs": len(split.pairs)}
+            for name, split in sources.splits.items()
+        },
+        "cleaning": {name: {key: report[key] for key in kept} for name, report in sources.reports.items()},
+    }
