@@ -44,7 +44,7 @@ def attach(model: Any, objective: Objective) -> None:
         labels = kwargs.pop("labels")
         kwargs["use_cache"] = False
         outputs = self.base_model(*args, **kwargs)
-        out = _token_loss(self, outputs.last_hidden_state[:, :-1], labels[:, 1:], formula, objective, num_items)
+        out = token_loss(self, outputs.last_hidden_state[:, :-1], labels[:, 1:], formula, objective, num_items)
         if kwargs.get("output_router_logits"):
             out["aux_loss"] = _router_loss(self, outputs, kwargs.get("attention_mask"))
         return out
@@ -58,9 +58,10 @@ def detach(model: Any) -> None:
         model.__dict__.pop(name, None)
 
 
-def _token_loss(
+def token_loss(
     model: Any, hidden: torch.Tensor, labels: torch.Tensor, formula: HeadFormula, objective: Objective, num_items: Any
 ) -> dict[str, torch.Tensor]:
+    """The fused loss of `hidden [..., D]` under `labels [...]`, shifted already, as the call above returns it."""
     weight, bias, trained = output_head(model)
     hidden = hidden.reshape(-1, hidden.shape[-1]).to(weight.device)
     labels = labels.reshape(-1).to(weight.device)

@@ -34,11 +34,11 @@ class Meter:
         sums = torch.stack([*parts, out["correct"].sum().float(), without])
         self.sums = sums if self.sums is None else self.sums + sums
 
-    def read(self, accelerator: Any) -> dict[str, float]:
-        """Means over the step's supervised tokens, over all processes."""
+    def read(self, accelerator: Any = None) -> dict[str, float]:
+        """Means over the step's supervised tokens, over all processes of `accelerator`, if there is one."""
         assert self.sums is not None
         sums = self.sums
-        if accelerator.num_processes > 1:
+        if accelerator is not None and accelerator.num_processes > 1:
             sums = accelerator.reduce(sums, "sum")
             sums[0] /= accelerator.num_processes  # every rank's loss was scaled up for DDP's mean
         row = dict(zip(_FIELDS, sums.tolist()))
