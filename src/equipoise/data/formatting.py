@@ -161,15 +161,26 @@ def keep_usable(rows: Iterable[tuple[str, Callable[[], Rendered]]], max_bad_shar
             continue
         out.rows.append(rendered)
         out.ids.append(name)
-    total = len(out.rows) + len(out.dropped)
-    if not out.rows or len(out.dropped) > max_bad_share * total:
-        first = "; ".join(f"{row}: {reason}" for row, reason in out.dropped[:3]) or "there are no examples"
+    refuse_many(len(out.rows), out.dropped, max_bad_share, "examples")
+    return out
+
+
+def refuse_many(
+    kept: int, dropped: Sequence[tuple[str, str]], max_bad_share: float, what: str, section: str = "training"
+) -> None:
+    """Refuse data of which nothing is kept or too much is dropped, naming the first of (id, reason).
+
+    Raises:
+        UserError: more than `max_bad_share` of it, or all of it, cannot be used.
+    """
+    total = kept + len(dropped)
+    if not kept or len(dropped) > max_bad_share * total:
+        first = "; ".join(f"{row}: {reason}" for row, reason in dropped[:3]) or f"there are no {what}"
         raise UserError(
-            f"{len(out.dropped)} of {total} examples cannot be trained on ({first})",
-            fix="raise training.max_length, mend the rows, or raise training.max_bad_share",
+            f"{len(dropped)} of {total} {what} cannot be trained on ({first})",
+            fix=f"raise {section}.max_length, mend the rows, or raise {section}.max_bad_share",
             docs="docs/your-data.md#dropped-rows",
         )
-    return out
 
 
 def end_of_turn_ids(tokenizer: Any) -> list[int]:

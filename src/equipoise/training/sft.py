@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,7 +38,7 @@ from equipoise.training.head import Objective, detach
 from equipoise.training.interrupts import Interrupted, StopRequest
 from equipoise.training.meter import Meter
 from equipoise.training.packing import check_documents_stay_apart
-from equipoise.training.settings import ObjectiveSettings, TrainSettings
+from equipoise.training.settings import CommonSettings, ObjectiveSettings, TrainSettings
 
 if TYPE_CHECKING:
     from equipoise.records import Example
@@ -102,19 +102,20 @@ def train(
     places = Path(checkpoints_in or folder / "checkpoints")
     precision = pick_precision(loaded.model, settings)
     check_settings(loaded.model, settings, token_rows)
-    data = _formatted(loaded.tokenizer, examples, settings)
-    _check_labels(loaded.model, data)
+    data = formatted(loaded.tokenizer, examples, settings)
+    check_ids(loaded.model, ((name, row.input_ids) for name, row in zip(data.ids, data.rows)))
     if settings.packing:
         check_documents_stay_apart(base_of(loaded.model))
     base = base_note(loaded.model, loaded.name)
     if is_main_process():
-        checkpoints.claim(folder, _identity(loaded, data, objective, settings, seed, base, token_rows))
+        checkpoints.claim(folder, identity(loaded, data, objective, settings, seed, base, token_rows))
     if data.dropped:
         say(f"{len(data.dropped)} examples left out, first: {data.dropped[0][0]} ({data.dropped[0][1]})")
     model = trainable(copy.deepcopy(loaded.model) if keep_base else loaded.model, settings)
     with ExitStack() as stack:
         stack.enter_context(quiet_training())
-        hooks = stack.enter_context(_hooks(folder, places, data, settings, validate, on_step, example_losses))
+        hooks = stack.enter_context(step_hooks(folder, places, data.ids, settings, validate, on_step, example_losses))
+        hooks.supervised = [row.supervised for row in data.rows]
         hooks.token_learning_rate = settings.token_learning_rate
         hooks.eval_steps, hooks.keep_best = eval_steps, dict(keep_best or {})
         if example_losses is not None:
@@ -123,34 +124,22 @@ def train(
         stop = stack.enter_context(StopRequest())
         config = lora_config(model, settings, token_rows)
         trainer = _trainer(model, loaded.tokenizer, data, objective, settings, precision, config, seed, hooks, stop)
-        resume = checkpoints.newest(places)
-        if resume is not None:
-            step = checkpoints.step_of(resume)
-            say(f"resuming after step {step} from {resume}")
-            hooks.anomalies.restore(hooks.anomalies.journal.rows, step)
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        carry_out(trainer, stop)
         trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-        steps = trainer.state.global_step
-        stopper = trainer.stopper
-        stopped = None if stopper is None else stopper.rule.verdict
-        if stop.requested and steps < trainer.state.max_steps and stopped is None:
-            raise Interrupted(stop.requested, steps, folder)
-        detach(base_of(trained))
-        final = folder / "final"
-        if trainer.args.should_save:
-            write_model(loaded, base, trained, final)
-    trained.eval()
+    stopper = trainer.stopper
+    stopped = None if stopper is None else stopper.rule.verdict
     seconds = time.perf_counter() - started
-    metrics, skipped = folder / "metrics.jsonl", hooks.anomalies.steps
+    metrics, skipped, steps = folder / "metrics.jsonl", hooks.anomalies.steps, trainer.state.global_step
     return TrainResult(
-        trained, loaded.tokenizer, steps, metrics, skipped, seconds, final, data.dropped, stopped=stopped
+        trained, loaded.tokenizer, steps, metrics, skipped, seconds, folder / "final", data.dropped, stopped=stopped
     )
 
 
 # ---- checks and identity
 
 
-def _formatted(tokenizer: Any, examples: Sequence[Example] | Formatted, settings: TrainSettings) -> Formatted:
+def formatted(tokenizer: Any, examples: Sequence[Example] | Formatted, settings: TrainSettings) -> Formatted:
+    """The examples rendered as the settings say, if they are not yet."""
     if isinstance(examples, Formatted):
         return examples
     return render_all(
@@ -162,29 +151,40 @@ def _formatted(tokenizer: Any, examples: Sequence[Example] | Formatted, settings
     )
 
 
-def _check_labels(model: Any, data: Formatted) -> None:
-    rows = len(tables(model)[0])
-    for name, row in zip(data.ids, data.rows):
-        if max(row.input_ids) >= rows:
+def check_ids(model: Any, rows: Iterable[tuple[str, Sequence[int]]]) -> None:
+    """Check the token ids of rows by name.
+
+    Raises:
+        UserError: the model does not know one of them.
+    """
+    known = len(tables(model)[0])
+    for name, ids in rows:
+        if max(ids) >= known:
             raise UserError(
-                f"example {name} has token id {max(row.input_ids)}, but the model knows {rows} tokens",
+                f"example {name} has token id {max(ids)}, but the model knows {known} tokens",
                 fix="use the tokenizer that belongs to this model",
             )
 
 
-def _identity(
+def model_identity(loaded: Loaded, base: dict[str, Any]) -> dict[str, Any]:
+    """What a run's folder remembers of the model that it started from."""
+    adapter = adapter_digest(loaded.model)
+    return {"name": loaded.name, "fingerprint": base["fingerprint"], **({"adapter": adapter} if adapter else {})}
+
+
+def identity(
     loaded: Loaded,
     data: Formatted,
     objective: ObjectiveSettings,
     settings: TrainSettings,
     seed: int,
     base: dict[str, Any],
-    token_rows: Sequence[int],
+    token_rows: Sequence[int] = (),
 ) -> dict[str, Any]:
-    adapter = adapter_digest(loaded.model)
+    """What a run's folder remembers of how it was started, so that a resume finds out what has changed."""
     text = json.dumps([[row.input_ids, row.labels] for row in data.rows])
     return {
-        "model": {"name": loaded.name, "fingerprint": base["fingerprint"], **({"adapter": adapter} if adapter else {})},
+        "model": model_identity(loaded, base),
         "data": {"examples": len(data.rows), "sha256": hashlib.sha256(text.encode()).hexdigest()},
         "objective": objective.model_dump(mode="json"),
         "training": settings.model_dump(mode="json"),
@@ -249,9 +249,16 @@ def _stoppers(settings: TrainSettings, supervised: Sequence[int]) -> list[Any]:
 
 
 @contextmanager
-def _hooks(
-    folder: Path, places: Path, data: Formatted, settings: TrainSettings, validate: Any, on_step: Any, losses: Any
+def step_hooks(
+    folder: Path,
+    places: Path,
+    ids: list[str],
+    settings: CommonSettings,
+    validate: Any,
+    on_step: Any,
+    losses: Any = None,
 ) -> Iterator[Any]:
+    """The journals of a run in `folder`, open, and what is called at its steps."""
     from equipoise.training.stepping import StepHooks
 
     def by_step(row: dict[str, Any]) -> int:
@@ -269,16 +276,38 @@ def _hooks(
             metrics=opened("metrics"),
             splits=opened("splits", None),  # a step can be split twice
             anomalies=Anomalies(opened("anomalies")),
-            ids=data.ids,
+            ids=ids,
             keep_checkpoints=settings.keep_checkpoints,
             logging_steps=settings.logging_steps,
             validate=validate,
             validations=None if validate is None and losses is None else opened("validation"),
             example_losses=losses,
             on_step=on_step if is_main_process() else None,
-            supervised=[row.supervised for row in data.rows],
-            stops=None if settings.stopping is None else opened("stopping"),
+            stops=opened("stopping") if isinstance(settings, TrainSettings) and settings.stopping else None,
         )
+
+
+def carry_out(trainer: Any, stop: StopRequest) -> None:
+    """Train from the newest valid checkpoint to the end, give the model its own forward back, and write `final/`.
+
+    Raises:
+        Interrupted: a signal came before the last step; the step was finished and saved.
+    """
+    hooks = trainer.hooks
+    resume = checkpoints.newest(hooks.checkpoints)
+    if resume is not None:
+        step = checkpoints.step_of(resume)
+        say(f"resuming after step {step} from {resume}")
+        hooks.anomalies.restore(hooks.anomalies.journal.rows, step)
+    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    steps = trainer.state.global_step
+    if stop.requested and steps < trainer.state.max_steps and not trainer.stopped_early:
+        raise Interrupted(stop.requested, steps, hooks.folder)
+    detach(base_of(trained))
+    if trainer.args.should_save:
+        hooks.write_model(trained, hooks.folder / "final")
+    trained.eval()
 
 
 class Unwritten(AbstractContextManager):

@@ -19,7 +19,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def documents(batch: dict[str, Any]) -> int:
-    """How many pieces a micro-batch can be cut into: rows, or packed documents in its one row."""
+    """How many pieces a micro-batch can be cut into: rows, pairs of rows, or packed documents in its one row."""
+    if "ref_chosen_logps" in batch:
+        return int(batch["ref_chosen_logps"].shape[0])
     if "attention_mask" in batch:
         return int(batch["input_ids"].shape[0])
     return int((batch["position_ids"] == 0).sum())
@@ -30,16 +32,32 @@ def split_batch(batch: dict[str, Any], pieces: int) -> list[dict[str, Any]]:
     pieces = min(pieces, documents(batch))
     if pieces <= 1:
         return [batch]
+    if "ref_chosen_logps" in batch:
+        return _split_pairs(batch, pieces)
     return _split_rows(batch, pieces) if "attention_mask" in batch else _split_packed(batch, pieces)
 
 
 def _split_rows(batch: dict[str, Any], pieces: int) -> list[dict[str, Any]]:
+    return [
+        _narrowed({name: value[rows.to(value.device)] for name, value in batch.items() if name in PER_ROW})
+        for rows in torch.arange(documents(batch)).tensor_split(pieces)
+    ]
+
+
+def _split_pairs(batch: dict[str, Any], pieces: int) -> list[dict[str, Any]]:
+    """All better answers stand before all worse ones; what is told once a pair has half as many rows."""
+    pairs = documents(batch)
     out = []
-    for rows in torch.arange(documents(batch)).tensor_split(pieces):
-        part = {name: value[rows.to(value.device)] for name, value in batch.items() if name in PER_ROW}
-        width = int(part["attention_mask"].sum(1).max())  # padding that only longer rows needed goes
-        out.append({name: v[:, :width] if v.ndim == 2 else v for name, v in part.items()})
+    for chosen in torch.arange(pairs).tensor_split(pieces):
+        both = torch.cat([chosen, chosen + pairs])
+        part = {n: v[(both if len(v) == 2 * pairs else chosen).to(v.device)] for n, v in batch.items()}
+        out.append(_narrowed(part))
     return out
+
+
+def _narrowed(part: dict[str, Any]) -> dict[str, Any]:
+    width = int(part["attention_mask"].sum(1).max())  # padding that only longer rows needed goes
+    return {name: value[:, :width] if value.ndim == 2 else value for name, value in part.items()}
 
 
 def _split_packed(batch: dict[str, Any], pieces: int) -> list[dict[str, Any]]:

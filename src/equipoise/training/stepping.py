@@ -41,6 +41,7 @@ class StepHooks:
     supervised: Sequence[int] = ()
     example_losses: Callable[[Any, int], Sequence[float]] | None = None
     stops: Any = None
+    section: str = "training"  # of the settings, as errors name it
 
 
 class Stepping(Stoppable, Durable):
@@ -104,13 +105,14 @@ class Stepping(Stoppable, Durable):
 
     def _halve(self: Any, error: Exception) -> None:
         largest = max(splitting.documents(batch) for batch in self._batches)
+        section = self.hooks.section
         if self.split >= largest or self.accelerator.num_processes > 1:
             raise UserError(
                 "out of memory even with one example at a time"
                 if self.accelerator.num_processes == 1
                 else "out of memory on one of several processes",
                 where=f"step {self._step}",
-                fix="lower training.max_length or training.batch_size, set training.gradient_checkpointing: true, "
+                fix=f"lower {section}.max_length or {section}.batch_size, set {section}.gradient_checkpointing: true, "
                 "or load the model in 4bit",
                 docs="docs/troubleshooting.md#out-of-memory",
             ) from error
@@ -150,7 +152,11 @@ class Stepping(Stoppable, Durable):
     def _validate(self: Any, step: int) -> None:
         hooks = self.hooks
         per_epoch = max(self.state.max_steps // max(int(self.args.num_train_epochs), 1), 1)
-        due = step % per_epoch == 0 or (hooks.eval_steps is not None and step % hooks.eval_steps == 0) or self._stopped
+        due = (
+            step % per_epoch == 0
+            or (hooks.eval_steps is not None and step % hooks.eval_steps == 0)
+            or self.stopped_early
+        )
         if not due or (hooks.validate is None and hooks.example_losses is None):
             return
         losses = self._validated(step) if self.is_world_process_zero() else None

@@ -25,11 +25,12 @@ class Stoppable:
         return next((c for c in self.callback_handler.callbacks if isinstance(c, StoppingCallback)), None)
 
     @property
-    def _stopped(self: Any) -> bool:
+    def stopped_early(self: Any) -> bool:
+        """Whether the rule has ended the run."""
         return self.stopper is not None and self.stopper.rule.verdict is not None
 
     def _run_epoch(self: Any, *args: Any, **kwargs: Any) -> None:
-        if self._stopped:
+        if self.stopped_early:
             self.control.should_training_stop = True  # resumed from the checkpoint at which it stopped
         else:
             super()._run_epoch(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
@@ -48,7 +49,7 @@ class Stoppable:
 
     def _compare(self: Any, step: int, losses: Sequence[float] | None) -> None:
         """Tell the rule of a validation; the main process has its losses."""
-        if self.stopper is None or self._stopped:
+        if self.stopper is None or self.stopped_early:
             return
         if self.accelerator.num_processes > 1:
             losses = broadcast_object_list([losses])[0]
