@@ -26,7 +26,10 @@ name: small
 pipeline: instruct
 seeds: [1]
 model: {path: testbed, device: cpu}
-data: {sources: [DIR/rows.jsonl, DIR/pairs.jsonl], validation: [DIR/held.jsonl], test: [DIR/test.jsonl, DIR/test_pairs.jsonl]}
+data:
+  sources: [DIR/rows.jsonl, DIR/pairs.jsonl]
+  validation: [DIR/held.jsonl]
+  test: [DIR/test.jsonl, DIR/test_pairs.jsonl]
 sft: {epochs: 2, learning_rate: 1e-3, batch_size: 8, checkpoint_every: 3, max_length: 128, lora: {r: 4, dropout: 0.1}}
 dpo: {epochs: 2, learning_rate: 3e-4, batch_size: 8, checkpoint_every: 3, max_length: 128}
 evaluation: {max_new_tokens: 24, by: form}
@@ -197,15 +200,14 @@ def test_data_that_changes_under_a_run_is_refused(done):
         source.write_text(before)
 
 
-def prepared(folder, *overrides):
-    recipe = resolve(InstructRecipe, make(folder), list(overrides))
-    return prepare(recipe, folder / "run")
-
-
 def test_shares_are_set_apart_by_question(tmp_path):
-    sources = prepared(tmp_path, "data.validation=0.3", "data.test=0.4")
-    ids = [{row.id for row in split.examples} for split in sources.splits.values()]
-    assert sum(map(len, ids)) == len(set.union(*ids)) == 24 and sum(map(bool, ids)) > 1
+    recipe = make(tmp_path)
+    write(tmp_path / "rows.jsonl", load_instructions("sft")[:400:4])
+    write(tmp_path / "pairs.jsonl", load_preferences("preferences")[:400:4])
+    sources = prepare(resolve(InstructRecipe, recipe, ["data.validation=0.2", "data.test=0.3"]), tmp_path / "run")
+    for kind in ("examples", "pairs"):
+        ids = [{row.id for row in getattr(split, kind)} for split in sources.splits.values()]
+        assert sum(map(len, ids)) == len(set.union(*ids)) == 100 and all(ids)
     groups = [{row.meta["group"] for row in [*split.examples, *split.pairs]} for split in sources.splits.values()]
     assert sum(map(len, groups)) == len(set.union(*groups))  # no fact is on two sides, in either kind
 
