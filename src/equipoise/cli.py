@@ -207,17 +207,19 @@ def chat(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="A run directory, or a model folder in one.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the merged model.")],
+    run: Annotated[str, typer.Argument(help="A run directory, or a model folder in one.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model, its card and TESTING.md.")],
     overrides: Overrides = None,
+    adapter: Annotated[bool, typer.Option("--adapter", help="The adapter alone, with its base's name.")] = False,
+    push_to: Annotated[str | None, typer.Option(help="Also upload to this Hub repository, owner/name.")] = None,
 ) -> None:
-    """Merge adapter and new tokens into one plain model folder, for serving elsewhere.
+    """Merge adapter and new tokens into one plain model folder, with a card, for use elsewhere.
 
     Example: equipoise export runs/mine --out my-model
     """
-    from equipoise.protocols.single import export_model
+    from equipoise.protocols.using import export as hand_on
 
-    typer.echo(export_model(run, out, overrides or []))
+    typer.echo(hand_on(run, out, overrides or [], adapter=adapter, push_to=push_to))
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """From a JSONL file, a JSON array or a data set on the Hub to examples; every row left out has its line and reason."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,13 @@ class Loaded:
     sha256: str
 
 
-def load_examples(source: str | Path, *, max_bad_share: float = 0.05) -> Loaded:
+def load_examples(
+    source: str | Path,
+    *,
+    max_bad_share: float = 0.05,
+    parse: Callable[[dict[str, Any]], Draft] = parse_row,
+    fields: Sequence[str] = FIELDS,
+) -> Loaded:
     """Read rows with `prompt` and `completion`, or `messages`, and optionally `id`, `old`, `rephrasings` and `meta`.
 
     A row that cannot be used is dropped and listed. One without an id is named after its line (`row-000001`), and
@@ -32,16 +38,17 @@ def load_examples(source: str | Path, *, max_bad_share: float = 0.05) -> Loaded:
     Args:
         source: the path of a JSONL file or of one JSON array, or `hub:NAME:SPLIT`.
         max_bad_share: the share of dropped rows, from 0 to 1, above which the whole source is refused.
+        parse, fields: how a row is read, and the fields that this looks at, for rows in another form.
 
     Raises:
         UserError: the source cannot be read, has no usable row or too many bad ones, or one id names two texts.
     """
-    rows = open_rows(source, FIELDS)
-    parser = _Parser(rows)
+    rows = open_rows(source, fields)
+    parser = _Parser(rows, parse)
     gathered = Gathered(rows, parser.parse)
     gathered.check(max_bad_share)
     examples = [parser.example(line, draft) for line, draft in gathered.kept]
-    notes = rows.notes + gathered.notes(FIELDS) + _overlaps(examples)
+    notes = rows.notes + gathered.notes(fields) + _overlaps(examples)
     return Loaded(examples, gathered.dropped, notes, rows.sha256)
 
 
@@ -100,14 +107,14 @@ def _place(example: Example) -> str:
 class _Parser:
     """From rows to drafts and examples, with what is needed to know a text or an id again."""
 
-    def __init__(self, rows: Rows):
-        self.rows = rows
+    def __init__(self, rows: Rows, read: Callable[[dict[str, Any]], Draft]):
+        self.rows, self.read = rows, read
         self.texts: dict[tuple[tuple[str, str], ...], int] = {}
         self.ids: Ids[list[Message]] = Ids(rows)
 
     def parse(self, values: dict[str, Any], line: int) -> tuple[Draft, list[str]]:
         """Read a row and check that it is not there already."""
-        draft = parse_row(values)
+        draft = self.read(values)
         if draft.id is not None:
             self.ids.check(draft.id, line, draft.messages)
         text = tuple((message.role, message.content) for message in draft.messages)

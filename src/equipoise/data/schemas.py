@@ -8,6 +8,7 @@ from equipoise.config import nearest
 from equipoise.data.jsonl import BadRow, kind, shown
 from equipoise.data.preferences import PairDraft, parse_pair
 from equipoise.data.rows import Draft, optional, parse_row, required
+from equipoise.records import Message
 
 _SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant"}
 _SPEAKERS |= {"bing": "assistant", "bard": "assistant", "model": "assistant", "system": "system"}
@@ -45,6 +46,19 @@ def recognise(values: dict[str, Any]) -> Recognised:
     row = _FORMS[schema](row) | {"meta": meta}
     draft = parse_pair(row) if schema == "preference" else parse_row(row)
     return Recognised(schema, draft, licence, language)
+
+
+def as_draft(values: dict[str, Any]) -> Draft:
+    """A row in any of the schemas as a conversation to learn; of two answers to a question the better one.
+
+    Raises:
+        BadRow: as `recognise`.
+    """
+    draft = recognise(values).draft
+    if isinstance(draft, Draft):
+        return draft
+    messages = [*draft.prompt, Message(role="assistant", content=draft.chosen)]
+    return Draft(draft.id, messages, None, [], draft.meta, draft.unknown)
 
 
 def _schema(values: dict[str, Any]) -> str:

@@ -102,14 +102,15 @@ def _said(rows: Sequence[Mapping[str, Any]], method: str) -> Mapping[str, Any]:
 
 
 def _line(label: str, colour: str | None, rows: Sequence[Mapping], values: list, said: Mapping[str, Any]) -> Line:
-    cells = [_cell(row, nll, h) for row, (nll, h) in zip(rows, values)]
+    cells = [token_cell(row, nll, h) for row, (nll, h) in zip(rows, values)]
     score = said.get("score")
     return Line(label, colour, cells, said.get("output"), None if score is None else score >= 1)
 
 
-def _cell(row: Mapping[str, Any], nll: float, h: float) -> Cell:
+def token_cell(row: Mapping[str, Any], nll: float, h: float, more: str = "") -> Cell:
+    """Colour one token by its nll in nats; `more` goes to the end of its tip."""
     share = min(max(nll / HOTTEST, 0.0), 1.0)
-    tip = f"nll {nll:.3g} nats, entropy h {h:.3g}, shock {nll / (h + 1e-6):.3g}"
+    tip = f"nll {nll:.3g} nats, entropy h {h:.3g}, shock {nll / (h + 1e-6):.3g}{more}"
     return Cell(
         text=str(row["token"]).translate(VISIBLE) or "∅",
         number=f"{nll:.1f}" if nll >= 0.05 else "0",

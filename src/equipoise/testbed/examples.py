@@ -5,22 +5,26 @@ from equipoise.records import Example, Message
 from equipoise.testbed.world import PARTS, Fact, World
 
 TESTBED = "testbed:"
+ALL = "testbed:facts"
 
 
 def load_facts(source: str) -> tuple[list[Example], str]:
     """The rows of `testbed:PART` or `testbed:PART:CLASS`, and the hash of the world's text.
 
-    Without a class it is what the model is confidently wrong about (`api_change`), else what it knows.
+    Without a class it is what the model is confidently wrong about (`api_change`), else what it knows. `testbed:facts`
+    are the facts of every part and class, functions apart.
 
     Raises:
         UserError: there is no such part, or it has no fact of that class.
     """
+    world = World.build()
+    if source == ALL:
+        return [fact_example(fact) for fact in world.facts if fact.part != "function"], world.text_hash
     part, _, knowledge = source.removeprefix(TESTBED).partition(":")
     parts = [known.name for known in PARTS]
     if part not in parts:
-        raise UserError(f"the testbed has no part {part!r}", where=source, fix=f"one of {', '.join(parts)}")
+        raise UserError(f"the testbed has no part {part!r}", where=source, fix=f"one of facts, {', '.join(parts)}")
     knowledge = knowledge or ("confident-wrong" if part == "api_change" else "stable")
-    world = World.build()
     facts = [fact for fact in world.facts if fact.part == part and fact.knowledge == knowledge]
     if not facts:
         raise UserError(f"no {part} of the testbed is {knowledge!r}", where=source)

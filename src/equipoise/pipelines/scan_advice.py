@@ -1,0 +1,88 @@
+"""Which objective and tau a scan suggests, each with the numbers and the evidence that speak for it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from equipoise.pipelines.scan_settings import ScanSettings
+from equipoise.pipelines.scan_tables import PUBLISHED_TAU
+from equipoise.testbed.examples import TESTBED
+
+MANY, FEW = 0.5, 0.01  # shares of the examples that hold a conflict
+
+
+def advise(found: Mapping[str, Any], source: str, settings: ScanSettings) -> dict[str, Any]:
+    """Give `objective`, `tau` (null where it plays no part), the `reasons` in sentences, and a `command`.
+
+    Half of the examples or more hold a conflict: `sft`, for there is little to pick out. One in a hundred to a half:
+    `r-eaft`. Fewer: `sft`. Protocol A (docs/choosing.md) measured the first case alone.
+    """
+    with_conflict, examples = found["examples_with_conflict"], found["n_examples"]
+    share = with_conflict / examples
+    objective = "r-eaft" if FEW <= share < MANY else "sft"
+    separating = found["tau"]
+    told = (
+        f"{with_conflict} of {examples} examples ({share:.1%}) hold a token that contradicts what the model is sure of"
+    )
+    reasons = [f"{told}.", *_why(share, found)]
+    if separating is not None:
+        reasons.append(_why_tau(separating, found))
+    tau = None if separating is None else float(f"{separating['tau']:.3g}")
+    return {
+        "objective": objective,
+        "tau": tau,
+        "reasons": reasons,
+        "command": _command(objective, tau, share, source, settings),
+    }
+
+
+def _why(share: float, found: Mapping[str, Any]) -> list[str]:
+    if share >= MANY:
+        return [
+            "Where nearly every row is a correction there is little for a weighting to pick out: in Protocol A on the "
+            "testbed sft corrected 98.0% and r-eaft (detached) 99.2%, a difference of +1.2 points [-1.0, 3.4], and sft "
+            "generalised better. Take the simpler one.",
+            "First read the list: if these rows are themselves wrong, mend them; sft and r-eaft both teach them.",
+        ]
+    if share >= FEW:
+        return [
+            "Among rows that mostly agree with the model, r-eaft puts its weight on those that do not. That it beats "
+            "sft on such a mixture has not been measured: train both arms with the same seeds and compare.",
+            "First read the list: if these rows are themselves wrong, mend or drop them; eaft would leave the "
+            "model's opinion alone (0% corrected in Protocol A), r-eaft teaches them first of all.",
+        ]
+    learnt = 1 - found["tokens"]["stable"] / found["n_tokens"]
+    return [
+        f"With next to nothing to correct, r-eaft would be eaft in all but name. {learnt:.1%} of the tokens are not "
+        "known yet (uncertain, unknown or in conflict); sft learns those; what is stable has little loss.",
+        *(
+            ["The model knows nearly all of this already: training on it can change little for the better."]
+            if learnt < 0.02
+            else []
+        ),
+    ]
+
+
+def _why_tau(separating: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    return (
+        f"tau: at {separating['tau']:.3g} the test shock > tau flags {separating['flagged']} tokens, "
+        f"{separating['hits']} of the {found['tokens']['conflict']} conflicts among them (precision "
+        f"{separating['precision']:.2f}, recall {separating['recall']:.2f}); at the published {PUBLISHED_TAU:g} it "
+        f"flags {found['flagged_at_published_tau']}."
+    )
+
+
+def _command(objective: str, tau: float | None, share: float, source: str, settings: ScanSettings) -> str:
+    words = ["equipoise", "run"]
+    if source.startswith(TESTBED):
+        recipe = "instruct" if source == "testbed:instructions" else "knowledge-update"
+        words += [recipe, *([] if recipe == "instruct" else [f"data.updates={source}"])]
+    elif share >= MANY:
+        words += ["own-model", f"data.updates={source}"]
+    else:
+        words += ["instruct", f"data.sources=[{source}]", "data.validation=0.05", "data.test=0.05", "dpo=null"]
+    words += [f"model.path={settings.model.path}", f"objective.name={objective}"]
+    params = f"{{tau: {tau}, alpha: 3.0}}" if objective == "r-eaft" else "{}"
+    return shlex.join([*words, f"objective.params={params}"])
