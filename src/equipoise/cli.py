@@ -72,17 +72,27 @@ def run(
 
 @app.command()
 def protocol(
-    name: Annotated[str, typer.Argument(help="Which protocol: a or curriculum.")],
-    overrides: Overrides = None,
+    name: Annotated[str, typer.Argument(help="Which protocol: a, b, s, t or curriculum; or compare.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change; for compare, finished runs."),
+    ] = None,
     recipe: Annotated[str | None, typer.Option(help="Recipe that sets it up; the testbed's by default.")] = None,
     out: Out = None,
     dry_run: DryRun = False,
 ) -> None:
     """Run a protocol: a grid of objectives and seeds, analysed with intervals and tests. Resumes where it was cut off.
 
+    `compare` puts published tables beside finished runs.
+
     Example: equipoise protocol a seeds=[1,2,3] --out runs/protocol-a
     """
-    _protocol(recipe or f"protocol-{name}", overrides, out, dry_run=dry_run)
+    if name == "compare":
+        from equipoise.protocols.published import compare_published
+
+        compare_published([Path(run) for run in overrides or ["runs/protocol-a"]], out)
+    else:
+        _protocol(recipe or f"protocol-{name}", overrides, out, dry_run=dry_run)
 
 
 def _protocol(recipe: str, overrides: list[str] | None, out: Path | None, *, dry_run: bool) -> None:

@@ -1,0 +1,109 @@
+"""What was published beside what was measured here, with the differences in set-up said first. Torch-free."""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from equipoise.console import say, table
+from equipoise.errors import UserError
+from equipoise.journal import write_atomic
+from equipoise.metrics.statistics import mean_interval
+from equipoise.protocols.definitions import PROTOCOLS
+from equipoise.protocols.wording import difference, interval, number
+from equipoise.runs import Run
+
+Row = dict[str, Any]
+
+
+def published() -> dict[str, Any]:
+    """The published tables: by letter of the protocol and task, a value an arm or one for each seed."""
+    return json.loads(files("equipoise.protocols").joinpath("published.json").read_text(encoding="utf-8"))
+
+
+def compare_published(runs: Sequence[Path], out: Path | None = None) -> str:
+    """Print the published tables beside the analyses of `runs`; return them as Markdown, and write that to `out`.
+
+    Raises:
+        UserError: a folder is no finished run of a protocol.
+    """
+    told = published()
+    parts = ["# Published and measured", told["source"] + "."]
+    for path in runs:
+        analysis, config = _read(path)
+        letter = analysis["protocol"]
+        theirs, title = told[letter], PROTOCOLS[letter].title
+        rows = compared(analysis, theirs)
+        note = f"{setup(config)} Published: {theirs['note']}."
+        columns = ["arm", "published", "measured", "difference"]
+        for task in dict.fromkeys(row["task"] for row in rows):
+            cells = [_cells(row) for row in rows if row["task"] == task]
+            table(f"{title}, {task}", columns, cells)
+            parts += [f"## {title}, {task}", _markdown(columns, cells)]
+        say(note)
+        parts.append(note)
+    text = "\n\n".join(parts) + "\n"
+    if out is not None:
+        write_atomic(out, text)
+    return text
+
+
+def compared(analysis: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Row]:
+    """One row for each published task and arm: both means with their intervals, where there are seeds for one.
+
+    `measured` is None where the run has no such arm or task.
+    """
+    rows = []
+    for task, by_arm in theirs.items():
+        if not isinstance(by_arm, dict):
+            continue
+        for arm, values in by_arm.items():
+            ours = analysis["arms"].get(arm, {}).get(task)
+            mean = mean_interval(values if isinstance(values, list) else [values])
+            row = {"task": task, "arm": arm, "published": mean.mean, "published_ci": mean.ci, "measured": None}
+            rows.append(row | ({} if ours is None else {"measured": ours["mean"], "measured_ci": ours["ci"]}))
+    return rows
+
+
+def setup(config: Mapping[str, Any]) -> str:
+    """Say in what the run's set-up differs from the published one."""
+    training, seeds = config.get("training") or {}, config.get("seeds") or []
+    tuned = "all weights" if training.get("lora", {}) is None else "LoRA"
+    arms = config.get("arms") or {}
+    own_sum = any((arm or {}).get("normalize") == "weights" for arm in arms.values())
+    model = (config.get("model") or {}).get("path", "testbed")
+    divisor = "the sum of weights" if own_sum else "the number of tokens"
+    return (
+        f"Measured: model {model}, {training.get('epochs', 3)} epochs at {training.get('learning_rate', 2e-5):g}, "
+        f"{tuned}, {len(seeds)} seeds, loss divided by {divisor}, other facts than the published ones, strict scoring; "
+        "so levels are not comparable, the order of the arms is."
+    )
+
+
+def _read(path: Path) -> tuple[Row, Row]:
+    Run.open(path)
+    from equipoise.config import load_yaml
+
+    file = path / "analysis.json"
+    if not file.is_file():
+        raise UserError("this run has no analysis", where=str(file), fix="finish it: the same call goes on with it")
+    analysis = json.loads(file.read_text(encoding="utf-8"))
+    if analysis.get("protocol") not in published():
+        raise UserError(
+            "this is no run of a protocol that was published", where=str(path), fix="one of " + ", ".join(PROTOCOLS)
+        )
+    return analysis, load_yaml(path / "config.yaml")
+
+
+def _cells(row: Row) -> list[str]:
+    shown = number(row["published"], share=True) + interval(row["published_ci"], share=True)
+    if row["measured"] is None:
+        return [row["arm"], shown, "not measured", ""]
+    ours = number(row["measured"], share=True) + interval(row["measured_ci"], share=True)
+    return [row["arm"], shown, ours, difference(row["measured"] - row["published"], share=True)]
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "| " + " | ".join(columns) + " |\n|" + "---|" * len(columns)
+    return "\n".join([head, *("| " + " | ".join(row) + " |" for row in rows)])

@@ -1,0 +1,91 @@
+"""Published tables beside what was measured, and the protocols' definitions as recipes have them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from equipoise.catalogue import find
+from equipoise.cli import app
+from equipoise.config import resolve
+from equipoise.objectives.weighting import weighting
+from equipoise.pipelines.settings import ProtocolRecipe
+from equipoise.protocols.analysis import analyze
+from equipoise.protocols.definitions import PROTOCOLS
+from equipoise.protocols.published import compare_published, published
+from equipoise.records import Result
+from equipoise.runs import Run
+
+
+@pytest.mark.parametrize("letter", PROTOCOLS)
+def test_a_definition_and_its_recipe_speak_of_the_same_arms(letter):
+    recipe = resolve(ProtocolRecipe, find(PROTOCOLS[letter].recipe))
+    assert recipe.protocol == letter and len(recipe.seeds) == 5
+    for claim in PROTOCOLS[letter].claims:
+        assert {claim.arm, claim.other} <= set(recipe.arms)
+    for by_arm in published()[letter].values():
+        if isinstance(by_arm, dict):
+            assert set(by_arm) <= set(recipe.arms)
+    for arm in recipe.arms.values():
+        assert weighting(arm.name, **arm.params).name == arm.name
+
+
+def results(arms, seeds=(1, 2, 3)):
+    return [
+        Result(method=arm, seed=seed, task="correction", metric="accuracy", value=value + 0.01 * ((n * len(arm)) % 3), n=50)
+        for arm, value in arms.items()
+        for n, seed in enumerate(seeds)
+    ]
+
+
+def test_every_claim_of_a_protocol_is_judged_or_said_to_be_untested():
+    arms = {"sft": 0.9, "tau-5": 0.8, "soft": 0.6, "hard": 0.7, "supershock": 0.85}
+    judged = {row["id"]: row["verdict"] for row in analyze(results(arms), protocol="s")["hypotheses"]}
+    assert judged["S1"] == judged["S2"] == judged["S4"] == "supported"
+    assert judged["S3"] == "not supported"
+    assert judged["S5"] == "cannot be tested"  # no locality in the table
+
+
+def a_run(folder, arms):
+    recipe = resolve(ProtocolRecipe, find("protocol-s"))
+    Run.open_or_create(folder, recipe, data_hashes={}, seed=42, device="cpu")
+    analysis = analyze(results(arms), protocol="s")
+    (folder / "analysis.json").write_text(json.dumps(analysis))
+    return folder
+
+
+def test_published_and_measured_stand_side_by_side(tmp_path, capsys):
+    run = a_run(tmp_path / "run", {"sft": 0.9, "tau-5": 0.8, "soft": 0.6})
+    text = compare_published([run], tmp_path / "compared.md")
+    assert (tmp_path / "compared.md").read_text() == text
+    lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("|")}
+    assert "75.0%" in lines["sft"] and "90.0%" in lines["sft"] and "+15.0 points" in lines["sft"]
+    assert "not measured" in lines["hard"]
+    assert "1.5B" in text and "levels are not comparable" in text
+    assert "+15.0 points" in capsys.readouterr().out
+
+
+def test_the_published_numbers_are_those_of_the_reference():
+    reference = Path(__file__).parents[3] / "shared" / "reference" / "published_r_eaft.json"
+    if not reference.exists():
+        pytest.skip("../shared is missing")
+    given, ours = json.loads(reference.read_text()), published()
+    assert ours["a"]["correction"] == given["protocol_a"]["correction"]
+    assert ours["b"]["correction"] == given["protocol_b_reported"]["correction"]
+    assert ours["b"]["locality"] == given["protocol_b_reported"]["retention"]
+    for letter in ("s", "t"):
+        theirs = given[f"protocol_{letter}_reported"]
+        assert sorted(ours[letter]["correction"].values()) == sorted(theirs.values())
+
+
+def test_what_is_no_finished_protocol_is_an_error(tmp_path):
+    result = CliRunner().invoke(app, ["protocol", "compare", str(tmp_path)])
+    assert result.exit_code == 2 and "no run directory" in result.output
+    run = a_run(tmp_path / "run", {"sft": 0.9, "tau-5": 0.8})
+    (run / "analysis.json").unlink()
+    result = CliRunner().invoke(app, ["protocol", "compare", str(run)])
+    assert result.exit_code == 2 and "no analysis" in result.output
+    (run / "analysis.json").write_text(json.dumps({"protocol": None}))
+    result = CliRunner().invoke(app, ["protocol", "compare", str(run)])
+    assert result.exit_code == 2 and "one of a, b, s, t" in result.output
