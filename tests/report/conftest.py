@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 from fake_confidence import make_confidence_run
+from fake_instruct import make_instruct_run
 from fake_run import make_run
 from fake_synthetic import make_synthetic_run
 
@@ -49,3 +50,15 @@ def lone_synthetic_run(tmp_path_factory):
 def lone_run(lone_synthetic_run, tmp_path):
     """A copy of it that a test may damage."""
     return shutil.copytree(lone_synthetic_run, tmp_path / "lone")
+
+
+@pytest.fixture(scope="session")
+def instruct_run(tmp_path_factory):
+    """A finished run of cleaning, SFT and DPO with three seeds. Read it, do not change it."""
+    return make_instruct_run(tmp_path_factory.mktemp("runs") / "instruct")
+
+
+@pytest.fixture
+def taught_run(tmp_path):
+    """A finished run of cleaning, SFT and DPO with one seed, which a test may damage."""
+    return make_instruct_run(tmp_path / "taught", seeds=[1], n=30)

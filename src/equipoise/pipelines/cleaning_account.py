@@ -8,27 +8,11 @@ import numpy as np
 
 from equipoise.console import table
 from equipoise.data.cleaning import CleanRow
+from equipoise.data.rules import RULES
 from equipoise.pipelines.cleaning_settings import CleaningSettings
 from equipoise.pipelines.cleaning_stage import Source
 
 PERCENTILES = (5, 25, 50, 75, 90, 95, 99)
-WORDS = {
-    "broken": "no JSON object, or one that cannot be trusted",
-    "schema": "in none of the known schemas, or not as its schema asks",
-    "empty": "a question or an answer says nothing",
-    "control": "control characters stand in the marks of a code block",
-    "echo": "the answer is the question",
-    "repetition": "one character, line or word over and over",
-    "licence": "a licence that is not allowed, or none",
-    "duplicate": "the same text as an earlier row",
-    "overlap": "the question stands in a held-out set",
-    "short": "below the window of lengths",
-    "long": "above the window of lengths",
-    "thinned": "one of too many long rows",
-    "near-overlap": "the question is a near duplicate of a held-out one",
-    "near-duplicate": "a near duplicate of an earlier row",
-    "mixture": "more of its source than the mixture has room for",
-}
 
 
 class Account:
@@ -76,8 +60,8 @@ def show(report: dict[str, Any]) -> None:
     rows_in = report["rows_in"]
     rows = [["read", str(rows_in), "100.0%", ""]]
     rows += [
-        [rule, str(count), f"{count / rows_in:.1%}", WORDS[rule]]
-        for rule, count in sorted(report["dropped"].items(), key=lambda entry: list(WORDS).index(entry[0]))
+        [rule, str(count), f"{count / rows_in:.1%}", RULES[rule]]
+        for rule, count in sorted(report["dropped"].items(), key=lambda entry: list(RULES).index(entry[0]))
     ]
     rows += [["kept", str(report["kept"]), f"{report['kept'] / rows_in:.1%}", ""]]
     table("What became of the rows", ["rule", "rows", "share", "meaning"], rows, words=True)

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from equipoise.journal import write_atomic
-from equipoise.report import confidence, heat, plane, plots, synthetic, tables
+from equipoise.report import confidence, heat, instruct, plane, plots, synthetic, tables
 from equipoise.report.arms import Arm, styles, weighting_of
 from equipoise.report.confidence_reading import read_confidence_run
+from equipoise.report.instruct_reading import read_instruct_run
 from equipoise.report.page import environment, frame, mapping, part, sequence
 from equipoise.report.reading import RunData, open_run, read_run
 from equipoise.report.synthetic_reading import read_synthetic_run
@@ -20,8 +21,14 @@ PAGES: dict[str, Callable[[Path], str]] = {
     "knowledge_update": lambda path: render(read_run(path)),
     "confidence_tokens": lambda path: confidence.render(read_confidence_run(path)),
     "synthetic_rl": lambda path: synthetic.render(read_synthetic_run(path)),
+    "instruct": lambda path: instruct.render(read_instruct_run(path)),
 }
-LEFT = {"confidence.json": "confidence_tokens", "synthetic.json": "synthetic_rl"}  # which analysis is whose
+# which analysis is whose
+LEFT = {
+    "confidence.json": "confidence_tokens",
+    "synthetic.json": "synthetic_rl",
+    "instruct.json": "instruct",
+}
 
 
 def build_report(run_dir: Path, out: Path | None = None) -> Path:

@@ -1,6 +1,7 @@
 """A run directory as the report sees it: what is there, and a sentence for each file that is missing or damaged."""
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import yaml
 from equipoise.errors import UserError
 from equipoise.journal import read_journal
 
-ANALYSES = ("analysis.json", "confidence.json", "synthetic.json")
+ANALYSES = ("analysis.json", "confidence.json", "synthetic.json", "instruct.json")
 KNOWN = (*ANALYSES, "results.json", "metrics.jsonl", "predictions.jsonl", "cells", "config.yaml")
+Rows = list[dict[str, Any]]
+Curves = dict[str, dict[str, Rows]]  # arm -> seed -> rows
 
 
 @dataclass
@@ -109,6 +112,23 @@ def read_rows(run: RunData, name: str) -> list[dict[str, Any]]:
     if journal.damaged or journal.torn:
         run.problems[name] = f"Some lines of {name} are damaged and were left out."
     return [row for row in journal.rows if isinstance(row, dict)]
+
+
+def by_seed(paths: Iterable[Path]) -> list[Path]:
+    """Sort files by the number that their folder ends in."""
+    return sorted(paths, key=lambda p: (len(p.parent.name), p.parent.name))
+
+
+def read_curves(run: RunData, name: str, arms: Sequence[str]) -> Curves:
+    """Read a journal of training of every cell: `arms` first, in their order."""
+    curves: Curves = {}
+    for path in by_seed((run.path / "cells").glob(f"*/seed-*/{name}")):
+        arm, seed = path.parent.parent.name, path.parent.name.removeprefix("seed-")
+        curves.setdefault(arm, {})[seed] = read_rows(run, path.relative_to(run.path).as_posix())
+    if not curves:
+        run.problems[name] = f"No arm has left a {name}."
+    named = [arm for arm in arms if arm in curves]
+    return {arm: curves[arm] for arm in [*named, *sorted(set(curves) - set(named))]}
 
 
 def _config(run: RunData) -> tuple[dict[str, Any], str]:

@@ -72,9 +72,7 @@ def _draw_trade_off(axes: Axes, changes: Mapping[str, Any], arms: Mapping[str, A
     axes.margins(0.08)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
-        axis.set_major_formatter(
-            FuncFormatter(lambda value, _: "0" if value == 0 else points(value).removesuffix(".0"))
-        )
+        axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     axes.set_xlabel("change of source F1, points")
     axes.set_title("change of target F1, points", color=MUTED, fontweight="normal", fontsize=11)
     axes.text(0.985, 1.03, "better ↗", transform=axes.transAxes, ha="right", color=MUTED, fontsize=11)

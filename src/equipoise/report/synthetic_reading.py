@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from equipoise.report.page import mapping, sequence
-from equipoise.report.reading import RunData, open_run, read_json, read_rows
+from equipoise.report.reading import Curves, Rows, RunData, by_seed, open_run, read_curves, read_json, read_rows
 
 UNTRAINED = "zero-shot"
-Rows = list[dict[str, Any]]
-Curves = dict[str, dict[str, Rows]]  # arm -> seed -> rows
 
 
 @dataclass
@@ -73,27 +71,12 @@ def read_synthetic_run(path: Path) -> SyntheticRun:
     found.analysis = read_json(run, "synthetic.json", dict) or {}
     found.data = read_json(run, "data.json", dict) or {}
     found.predictions = read_rows(run, "predictions.jsonl")
-    found.steps, found.validation = _curves(found, "metrics.jsonl"), _curves(found, "validation.jsonl")
-    places = [p.parent for p in _ordered(run.path.glob("labels-*/label_quality.json"))] or [run.path]
+    found.steps = read_curves(run, "metrics.jsonl", found.arms)
+    found.validation = read_curves(run, "validation.jsonl", found.arms)
+    places = [p.parent for p in by_seed(run.path.glob("labels-*/label_quality.json"))] or [run.path]
     for place in places:
         quality = read_json(run, (place / "label_quality.json").relative_to(run.path).as_posix(), dict)
         if quality:
             found.quality[place.name.removeprefix("labels-") if place != run.path else ""] = quality
     found.labels = read_rows(run, (places[0] / "pseudo_labels.jsonl").relative_to(run.path).as_posix())
     return found
-
-
-def _ordered(paths: Any) -> list[Path]:
-    return sorted(paths, key=lambda p: (len(p.parent.name), p.parent.name))
-
-
-def _curves(found: SyntheticRun, name: str) -> Curves:
-    """Read a journal of training of every cell, the arms in their order."""
-    run, curves = found.run, {}
-    for path in _ordered((run.path / "cells").glob(f"*/seed-*/{name}")):
-        arm, seed = path.parent.parent.name, path.parent.name.removeprefix("seed-")
-        curves.setdefault(arm, {})[seed] = read_rows(run, path.relative_to(run.path).as_posix())
-    if not curves:
-        run.problems[name] = f"No arm has left a {name}."
-    named = [arm for arm in found.arms if arm in curves]
-    return {arm: curves[arm] for arm in [*named, *sorted(set(curves) - set(named))]}

@@ -6,7 +6,8 @@ from typing import Any
 
 from equipoise.report.confidence_words import number, percent
 from equipoise.report.page import mapping
-from equipoise.report.synthetic_reading import UNTRAINED, Rows, SyntheticRun
+from equipoise.report.reading import Rows
+from equipoise.report.synthetic_reading import UNTRAINED, SyntheticRun
 from equipoise.report.synthetic_words import points, probability, relation, span
 
 RELATIONS = {"better": "better", "worse": "worse", "open": "not told apart"}

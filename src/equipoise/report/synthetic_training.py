@@ -12,8 +12,9 @@ from matplotlib.ticker import MaxNLocator
 from equipoise.report.arms import Arm
 from equipoise.report.confidence_training import points
 from equipoise.report.plots import binned
+from equipoise.report.reading import Curves, Rows
 from equipoise.report.svg import MUTED, Panel, panel, plain_percent
-from equipoise.report.synthetic_reading import Curves, Rows, SyntheticRun
+from equipoise.report.synthetic_reading import SyntheticRun
 
 SHARES = {"share", "target/f1", "source/f1", "target/valid", "equal_share_first", "non_empty"}
 OF_STEPS = {
@@ -66,23 +67,25 @@ def stage_starts(found: SyntheticRun) -> list[int]:
 
 def _lines(found: SyntheticRun, key: str) -> dict[str, Line]:
     curves = found.steps if key in OF_STEPS else found.validation
-    lines = {arm: _of_steps(curves, arm, key) if key in OF_STEPS else _of_dev(curves, arm, key) for arm in curves}
+    averaged = over_steps if key in OF_STEPS else over_validations
+    lines = {arm: averaged(curves, arm, key) for arm in curves}
     return {arm: line for arm, line in lines.items() if line[0]}
 
 
-def _of_steps(curves: Curves, arm: str, key: str) -> Line:
+def over_steps(curves: Curves, arm: str, key: str) -> Line:
     """Average over seeds and, except for what follows a plan, over neighbouring steps."""
     x, values = binned(curves[arm].values(), key)
     if not x.size:
         return [], []
     mean = np.nanmean(values, axis=0)
     if key != "share":
-        window = np.ones(SMOOTH)
+        window = np.ones(min(SMOOTH, mean.size))  # a longer one would lengthen the line
         mean = np.convolve(mean, window, "same") / np.convolve(np.ones_like(mean), window, "same")
     return x.tolist(), mean.tolist()
 
 
-def _of_dev(curves: Curves, arm: str, key: str) -> Line:
+def over_validations(curves: Curves, arm: str, key: str) -> Line:
+    """Average over seeds, at the steps at which all of them were validated."""
     by_step: dict[float, list[float]] = {}
     for rows in curves[arm].values():
         for step, value in points([{"step": row.get("step"), key: row.get(key)} for row in rows], key):

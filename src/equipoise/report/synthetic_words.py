@@ -49,7 +49,8 @@ def relation(row: Mapping[str, Any]) -> Relation:
     return "better" if ends[0] > 0 else "worse" if ends[1] < 0 else "open"
 
 
-def _verdict(claim: str, kind: str, word: str, sentence: str, details: str = "") -> Verdict:
+def verdict(claim: str, kind: str, word: str, sentence: str, details: str = "") -> Verdict:
+    """Make a finding; `kind` is yes, no, open or none."""
     return Verdict("", claim, word, MARKS[kind], kind, sentence, details)
 
 
@@ -65,22 +66,22 @@ def _gained(found: SyntheticRun) -> Verdict | None:
     row, arm = _change(found, "target"), found.primary
     if not row:
         return None
-    kind, word = _sign(row, "yes", "no, it fell", "no difference shown")
+    kind, word = sign(row, "yes", "no, it fell", "no difference shown")
     before, after = (percent(_f1(found, name, "target")["mean"]) for name in (UNTRAINED, arm))
     sentence = f"Target F1 was {before} before training and is {after} after {arm}: {difference(row)}."
-    return _verdict(f"Did {arm} improve the target domain?", kind, word, sentence, _basis(row))
+    return verdict(f"Did {arm} improve the target domain?", kind, word, sentence, basis(row, f"{row['n']:,} sentences"))
 
 
 def _cost(found: SyntheticRun) -> Verdict | None:
     row, arm = _change(found, "source"), found.primary
     if not row:
         return None
-    kind, word = _sign(row, "it gained", "it lost", "no change shown")
+    kind, word = sign(row, "it gained", "it lost", "no change shown")
     before, after = (percent(_f1(found, name, "source")["mean"]) for name in (UNTRAINED, arm))
     sentence = f"Source F1 was {before} before training and is {after} after {arm}: {difference(row)}."
     if kind == "open" and row.get("bootstrap") and row["bootstrap"][0] < 0:
         sentence += f" A loss of up to {100 * -row['bootstrap'][0]:.1f} points is not ruled out."
-    return _verdict("What did that cost on the source domain?", kind, word, sentence, _all_costs(found))
+    return verdict("What did that cost on the source domain?", kind, word, sentence, _all_costs(found))
 
 
 def _all_costs(found: SyntheticRun) -> str:
@@ -91,7 +92,7 @@ def _all_costs(found: SyntheticRun) -> str:
     return f"Change of source F1, all arms, in points: {', '.join(said)}."
 
 
-def _sign(row: Mapping[str, Any], up: str, down: str, neither: str) -> tuple[str, str]:
+def sign(row: Mapping[str, Any], up: str, down: str, neither: str) -> tuple[str, str]:
     """Give kind and word by where the interval lies; one run alone gives no certain answer."""
     ends = row.get("bootstrap")
     if not ends or ends[0] <= 0 <= ends[1]:
@@ -100,8 +101,8 @@ def _sign(row: Mapping[str, Any], up: str, down: str, neither: str) -> tuple[str
     return (kind, word) if row.get("seeds", 0) > 1 else ("open", f"{word}, in one run")
 
 
-def _basis(row: Mapping[str, Any]) -> str:
-    over = f"{row['n']:,} sentences"
+def basis(row: Mapping[str, Any], over: str) -> str:
+    """Say what the interval of a difference draws anew: seeds and `over`, items in words."""
     if row["seeds"] < 2:
         return f"The 95% interval draws {over} anew. One seed: another training run may differ by more."
     said = f"The 95% interval draws {row['seeds']} seeds and {over} anew."
@@ -132,7 +133,7 @@ def _beats(found: SyntheticRun) -> Verdict | None:
         "." if best == arm else f"; {arm} has {percent(means[arm])}."
     ))  # fmt: skip
     claim = f"Is {arm}, named beforehand, better than the other ways to learn from the same labels?"
-    return _verdict(claim, kind, word, " ".join(said), _rule(rows, found))
+    return verdict(claim, kind, word, " ".join(said), _rule(rows, found))
 
 
 def _rule(rows: list[Mapping[str, Any]], found: SyntheticRun) -> str:
@@ -157,7 +158,7 @@ def _readable(found: SyntheticRun) -> Verdict | None:
         f"{percent(after['non_empty']['mean'])} after."
     )
     claim = "Are the answers still in the right form?"
-    return _verdict(claim, "none", f"{points(change)} points", sentence)
+    return verdict(claim, "none", f"{points(change)} points", sentence)
 
 
 def _labels(found: SyntheticRun) -> Verdict | None:
@@ -178,4 +179,4 @@ def _labels(found: SyntheticRun) -> Verdict | None:
         each = ", ".join(f"{name} {number(auroc['mean'])}" for name, auroc in aurocs.items() if name != "calibrated")
         details = f"AUROC of each signal as it comes: {each}. The confidence is made of “{account.get('signal')}”."
     claim = "How good were the labels it learned from?"
-    return _verdict(claim, "none", f"{percent(quality['right'])} right", sentence, details)
+    return verdict(claim, "none", f"{percent(quality['right'])} right", sentence, details)

@@ -1,0 +1,93 @@
+"""Single answers of an instruct run, side by side: the same question to every stage."""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain, zip_longest
+from typing import Any
+
+from equipoise.report.instruct_reading import LABELS, UNTRAINED, InstructRun
+
+SHOWN, TEXT = 5, 600  # rows of a kind; characters of a text
+Row = Mapping[str, Any]
+
+
+def answers(found: InstructRun) -> list[dict[str, Any]]:
+    """Give questions of the first seed by what became of them: gained, lost, never right; of each part some."""
+    by_stage = _of_first_seed(found.answers)
+    asked = [name for name in found.stages if name in by_stage]
+    if UNTRAINED not in asked or len(asked) < 2:
+        return []
+    shared = [key for key in by_stage[asked[0]] if all(key in by_stage[name] for name in asked)]
+    questions = [[by_stage[name][key] for name in asked] for key in shared]
+    kinds = {
+        "right in the end, not before": lambda right: right[-1] and not right[0],
+        "right once, wrong in the end": lambda right: any(right) and not right[-1],
+        "never right": lambda right: not any(right),
+        "right all along": all,
+    }
+    groups = []
+    for title, belongs in kinds.items():
+        some = [rows for rows in questions if belongs([bool(row["exact"]) for row in rows])]
+        shown = [_shown(rows, asked) for rows in _spread(some)[:SHOWN]]
+        groups.append({"title": title, "rows": shown, "n": len(some), "of": len(questions)})
+    return groups
+
+
+def _of_first_seed(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
+    """Rows by stage and id; the untrained model has one seed of its own."""
+    by_stage: dict[str, dict[str, Row]] = {}
+    first: dict[str, Any] = {}
+    for row in rows:
+        stage = str(row["method"])
+        if row.get("seed") == first.setdefault(stage, row.get("seed")):
+            by_stage.setdefault(stage, {})[str(row["id"])] = row
+    return by_stage
+
+
+def _spread(questions: list[list[Row]]) -> list[list[Row]]:
+    """The same questions, their parts taking turns."""
+    by_part: dict[str, list[list[Row]]] = {}
+    for rows in questions:
+        by_part.setdefault(str(rows[0].get("part")), []).append(rows)
+    turns = chain.from_iterable(zip_longest(*by_part.values()))
+    return [rows for rows in turns if rows is not None]
+
+
+def _shown(rows: Sequence[Row], asked: Sequence[str]) -> dict[str, Any]:
+    return {
+        "prompt": _cut(rows[0]["prompt"]),
+        "part": str(rows[0].get("part", "")),
+        "gold": _cut(rows[0]["gold"]),
+        "said": [
+            {"stage": LABELS[name], "text": _cut(row["output"]), "right": bool(row["exact"]), "cut": bool(row["cut"])}
+            for name, row in zip(asked, rows, strict=True)
+        ],
+    }
+
+
+def sanity(found: InstructRun) -> dict[str, Any] | None:
+    """Give the prompts for people to read, with the answers of the first seed of every stage side by side."""
+    by_prompt: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in found.sanity:
+        by_prompt.setdefault((str(row["kind"]), str(row["prompt"])), {}).setdefault(str(row["method"]), row)
+    asked = [name for name in LABELS if any(name in by for by in by_prompt.values())]
+    asked += sorted({name for by in by_prompt.values() for name in by} - set(asked))
+    rows = [
+        {
+            "prompt": _cut(prompt),
+            "kind": kind,
+            "said": [{"stage": LABELS.get(name, name), **_said(by.get(name))} for name in asked],
+        }
+        for (kind, prompt), by in by_prompt.items()
+    ]
+    return {"stages": [LABELS.get(name, name) for name in asked], "rows": rows} if rows else None
+
+
+def _said(row: Row | None) -> dict[str, Any]:
+    if row is None:
+        return {"text": "", "right": None, "cut": False}
+    return {"text": _cut(row["output"]), "right": row.get("passed"), "cut": bool(row.get("cut"))}
+
+
+def _cut(text: Any) -> str:
+    text = str(text)
+    return text if len(text) <= TEXT else text[:TEXT] + "…"
