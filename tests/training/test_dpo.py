@@ -434,6 +434,11 @@ def test_59_fp16_on_a_cpu_and_58_other_settings_in_a_folder_are_refused(tmp_path
         run(undisturbed[0], data=pairs(10))
 
 
+def test_a_frozen_adapter_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is frozen"):
+        run(tmp_path, after_sft().requires_grad_(False))
+
+
 def test_a_model_whose_numbers_are_broken_is_refused(tmp_path):
     model = after_sft()
     next(p for name, p in model.named_parameters() if "lora_A" in name).data[:] = float("nan")

@@ -118,6 +118,12 @@ def _check(loaded: Loaded, settings: DPOSettings) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("DPO here runs in a single process", fix="start it without torchrun or accelerate launch")
     check_settings(loaded.model, settings)
+    if hasattr(loaded.model, "peft_config") and not any(p.requires_grad for p in loaded.model.parameters()):
+        raise UserError(
+            "the adapter that the model brings is frozen",
+            where="model.adapter",
+            fix="load it with `load_model`, or with is_trainable=True",
+        )
     base = base_of(loaded.model)
     if trained_rows(base.get_output_embeddings()) is not None:
         raise UserError(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from trl.trainer.dpo_trainer import DPOTrainer
 
+from equipoise.console import progress
 from equipoise.errors import UserError
 from equipoise.training import splitting
 from equipoise.training.durable import train_in_float32
@@ -33,13 +34,14 @@ class PairTrainer(Stepping, DPOTrainer):
     """
 
     def __init__(self, *args: Any, hooks: StepHooks, **kwargs: Any):
-        model: Any = kwargs["model"]
-        before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        given: Any = kwargs["model"]
+        quantized = getattr(given, "quantization_method", None) is not None
+        before = {name: p.detach().clone() for name, p in given.named_parameters() if quantized and p.requires_grad}
         super().__init__(*args, hooks=hooks, **kwargs)
-        model = self.model
+        model: Any = self.model
         if "ref" in getattr(model, "peft_config", {}):
             model.delete_adapter("ref")
-        if getattr(model, "quantization_method", None) is not None:
+        if quantized:
             train_in_float32(model)
             for name, parameter in model.named_parameters():
                 if name in before:
@@ -66,19 +68,17 @@ class PairTrainer(Stepping, DPOTrainer):
         training = model.training
         model.eval()
         columns: dict[str, list[float]] = {"ref_chosen_logps": [], "ref_rejected_logps": []}
-        for start in range(0, len(data), size):
-            rows = [data[i] for i in range(start, min(start + size, len(data)))]
-            batch: Any = self._prepare_inputs(self.data_collator(rows))
-            labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-            with self.accelerator.autocast():
-                out = model(
-                    input_ids=batch["input_ids"],
-                    attention_mask=batch["attention_mask"],
-                    labels=labels,
-                    fused_lm_head=True,
-                )
-            for column, part in zip(columns.values(), out.log_probs.float().sum(1).chunk(2)):
-                column += part.tolist()
+        with progress(len(data), "reference") as bar:
+            for start in range(0, len(data), size):
+                rows = [data[i] for i in range(start, min(start + size, len(data)))]
+                batch: Any = self._prepare_inputs(self.data_collator(rows))
+                labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+                inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": labels}
+                with self.accelerator.autocast():
+                    out = model(**inputs, fused_lm_head=True)
+                for column, part in zip(columns.values(), out.log_probs.float().sum(1).chunk(2)):
+                    column += part.tolist()
+                bar.advance(len(rows))
         model.train(training)
         for i, pair in enumerate(zip(*columns.values())):
             if not all(map(math.isfinite, pair)):
