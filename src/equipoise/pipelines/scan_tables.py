@@ -16,7 +16,7 @@ Floats = NDArray[np.floating[Any]]
 PUBLISHED_TAU = 5.0
 SHOWN = 80  # tokens of a listed example, about the one that contradicts most
 MOST_VALUES, LONGEST_VALUE = 12, 60  # of a field of meta that gets a table
-EDGES = (np.linspace(-6, 0, 49), np.linspace(-6, 1.5, 49))  # log10 of h and of nll
+CELLS, H_RANGE, NLL_RANGE = 48, (-5.0, 0.0), (-4.0, 1.6)  # of the plane: log10 of h and of nll
 DIGITS = 5
 
 
@@ -111,7 +111,12 @@ class Tally:
             "tau": separating_tau(nll, h, classes),
             "flagged_at_published_tau": flagged_at(nll, h, PUBLISHED_TAU),
             "by": {name: _table(held) for name, held in self._fields.items() if held and len(held) > 1},
-            "plane": [_plane(nll[classes == c], h[classes == c]) for c in range(len(CLASSES))],
+            "plane": {
+                "cells": CELLS,
+                "log10_h": H_RANGE,
+                "log10_nll": NLL_RANGE,
+                "counts": {name: _plane(nll[classes == c], h[classes == c]) for c, name in enumerate(CLASSES)},
+            },
             "listed": [
                 self._listed(row) for _, _, row in sorted(self._heap, key=lambda found: found[:2], reverse=True)
             ],
@@ -145,8 +150,8 @@ def _table(held: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 def _plane(nll: Floats, h: Floats) -> list[list[int]]:
     """Cells of a grid over log10 h and log10 nll that hold tokens, as [column, row, count]; the edges take the rest."""
     columns, rows = (
-        np.clip(np.digitize(np.log10(np.maximum(values, 1e-9)), edges) - 1, 0, len(edges) - 2)
-        for values, edges in zip((h, nll), EDGES)
+        np.clip((np.log10(np.maximum(values, 1e-9)) - low) / (high - low) * CELLS, 0, CELLS - 1).astype(int)
+        for values, (low, high) in ((h, H_RANGE), (nll, NLL_RANGE))
     )
     cells, counts = np.unique(np.stack([columns, rows]), axis=1, return_counts=True)
     return [[int(x), int(y), int(n)] for (x, y), n in zip(cells.T, counts)]

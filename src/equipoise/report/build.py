@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from equipoise.journal import write_atomic
-from equipoise.report import confidence, heat, instruct, plane, plots, synthetic, tables
+from equipoise.report import confidence, heat, instruct, plane, plots, scan, synthetic, tables
 from equipoise.report.arms import Arm, styles, weighting_of
 from equipoise.report.confidence_reading import read_confidence_run
 from equipoise.report.instruct_reading import read_instruct_run
@@ -39,6 +39,8 @@ def build_report(run_dir: Path, out: Path | None = None) -> Path:
     Raises:
         UserError: the folder does not exist or holds no run.
     """
+    if (Path(run_dir) / scan.SCAN).is_file():
+        return scan.build_scan_report(Path(run_dir), out)
     run = open_run(Path(run_dir))
     target = Path(out) if out is not None else run.path / "report.html"
     write_atomic(target, PAGES[pipeline_of(run)](run.path))

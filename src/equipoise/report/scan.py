@@ -23,9 +23,10 @@ WORDS = {
     "conflict": "sure of something else",
     "unknown": "not sure, and it was not expected",
 }
-CELLS = 48
-LOW = -6.0  # log10 of the lowest h and nll on the plane
-HIGH_NLL = 1.5
+SUMMARY = (
+    *("data", "sha256", "model", "vocabulary", "thresholds", "n_tokens", "n_examples", "n_dropped", "tau"),
+    *("examples_with_conflict", "mean_nll"),
+)
 LONGEST_PROMPT = 600
 
 
@@ -50,7 +51,7 @@ def render(folder: Path) -> str:
     found = read_json(run, SCAN, dict) or {}
     return environment().get_template("scan.html").render(
         **frame(run) | {"title": f"Scan of {found.get('data', folder.name)}"},
-        found=found,
+        summary=part(run, SCAN, lambda: {name: found[name] for name in SUMMARY}),
         words=WORDS,
         colours=COLOURS,
         shares=part(run, SCAN, lambda: shares(found)),
@@ -85,24 +86,24 @@ def plane(found: Mapping[str, Any]) -> Panel:
 def _draw(axes: Axes, found: Mapping[str, Any]) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
-    most = max((n for cells in found["plane"] for _, _, n in cells), default=1)
-    lowest_x, lowest_y = 1.0, 1.0
-    for name, cells in zip(COLOURS, found["plane"]):
+    grid = found["plane"]
+    (h0, h1), (n0, n1) = grid["log10_h"], grid["log10_nll"]
+    most = max((n for cells in grid["counts"].values() for _, _, n in cells), default=1)
+    for name, cells in grid["counts"].items():
         if not cells:
             continue
         columns, rows, counts = np.array(cells, float).T
-        h = 10 ** (LOW + (columns + 0.5) * -LOW / CELLS)
-        nll = 10 ** (LOW + (rows + 0.5) * (HIGH_NLL - LOW) / CELLS)
-        lowest_x, lowest_y = min(lowest_x, h.min()), min(lowest_y, nll.min())
+        h = 10 ** (h0 + (columns + 0.5) * (h1 - h0) / grid["cells"])
+        nll = 10 ** (n0 + (rows + 0.5) * (n1 - n0) / grid["cells"])
         axes.scatter(h, nll, s=2 + 34 * np.log1p(counts) / np.log1p(most), c=COLOURS[name], lw=0, alpha=0.85, zorder=3)
-    axes.set_xlim(max(lowest_x * 0.6, 1e-6), 1.0)
-    axes.set_ylim(max(lowest_y * 0.6, 1e-6), 40)
+    axes.set_xlim(10**h0, 10**h1)
+    axes.set_ylim(10**n0, 10**n1)
     limits = found["thresholds"]
     axes.axvline(limits["sure_h"], color=INK, lw=1)
     axes.axhline(limits["surprising_nll"], color=INK, lw=1)
     tau = mapping(found.get("tau")).get("tau")
     if tau:
-        at = np.geomspace(1e-6, 1, 50)
+        at = np.geomspace(10**h0, 10**h1, 50)
         axes.plot(at, tau * (at + 1e-6), color=MUTED, lw=1, ls="--", scalex=False, scaley=False)
     axes.set_xlabel("normalized entropy h (unsure →)")
     axes.set_ylabel("nll (wrong →)", labelpad=1)
