@@ -63,3 +63,39 @@ def test_a_tied_table_counts_once():
         estimate(tied, parameters=PARAMETERS, adapter=0, rows=1, tokens=1, drawn=1, quantization="4bit")["weights"]
         < step(adapter=0)["weights"]
     )
+
+
+def test_phi_2_trains_in_four_bits_in_less_than_12_gb():
+    """By its published shape alone; rank 16 on all linear layers, one row of 1024 tokens at a time."""
+    from accelerate import init_empty_weights
+    from transformers import AutoModelForCausalLM, PhiConfig
+
+    from equipoise.training.assembly import trainable_parameters
+    from equipoise.training.settings import TrainSettings
+
+    shape = PhiConfig(
+        vocab_size=51200,
+        hidden_size=2560,
+        intermediate_size=10240,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        max_position_embeddings=2048,
+        partial_rotary_factor=0.4,
+    )
+    with init_empty_weights():
+        model = AutoModelForCausalLM.from_config(shape)
+    parameters = sum(p.numel() for p in model.parameters())
+    assert parameters == 2_779_683_840  # as its model page says: 2.78 B
+    adapter = trainable_parameters(model, TrainSettings())
+    assert adapter == 32 * 16 * (4 * (2560 + 2560) + 2 * (2560 + 10240))  # q, k, v, dense; fc1, fc2
+    step = {"parameters": parameters, "adapter": adapter, "rows": 1, "tokens": 1024, "drawn": 0}
+    parts = estimate(shape, **step, quantization="4bit")
+    tables = 2 * 51200 * 2560
+    assert parts["weights"] == (parameters - tables) * 4.5 / 8 + 2 * tables  # 1.94 GB
+    assert parts["adapter"] == 16 * adapter  # 0.38 GB
+    assert parts["cache"] == 0  # nothing is drawn
+    assert parts["activations"] == (32 * 2560 + 14 * 2560 + 3 * 10240) * 2 * 1024  # 0.30 GB
+    assert parts["logits"] == 8 * 51200 * 1024  # 0.42 GB
+    assert peak(parts) / GB == pytest.approx(3.04, abs=0.02)
+    assert fits(parts, 12)
+    assert peak(estimate(shape, **step)) / GB == pytest.approx(6.66, abs=0.05)  # in 16 bits

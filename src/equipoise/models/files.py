@@ -10,7 +10,8 @@ from pathlib import Path
 from equipoise.errors import UserError
 
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+UNSAFE = (".bin", ".pt", ".pth", ".ckpt", ".pkl")  # may run code when they are loaded
+PICKLES = tuple(f"*{suffix}" for suffix in UNSAFE)
 
 
 def check_folder(folder: Path, *, trust_remote_code: bool, weights: str = "model") -> None:

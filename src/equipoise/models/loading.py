@@ -37,7 +37,7 @@ def load_model(settings: ModelSettings) -> Loaded:
         UserError: the path does not exist, the model is gated, damaged, pickled, brings code of its own, does not fit
             its tokenizer, or the adapter was made for another base.
     """
-    source, local = _locate(settings.path)
+    source, local = locate(settings.path)
     if local:
         files.check_folder(Path(source), trust_remote_code=settings.trust_remote_code)
     device = pick_device(settings.device)
@@ -67,7 +67,7 @@ def load_tokenizer(settings: ModelSettings) -> Any:
     Raises:
         UserError: as `load_model`.
     """
-    source, local = _locate(settings.path)
+    source, local = locate(settings.path)
     with explained(settings.path), quiet():
         return tokenizers.load(
             source, local=local, revision=settings.revision, trust_remote_code=settings.trust_remote_code
@@ -120,7 +120,7 @@ def _weights(source: str, settings: ModelSettings, device: torch.device, shared:
     return model
 
 
-def _locate(path: str) -> tuple[str, bool]:
+def locate(path: str) -> tuple[str, bool]:
     """The folder or Hub name that is meant, and whether it is local."""
     if path == "testbed":
         from equipoise.testbed.world import model_path

@@ -20,8 +20,9 @@ from equipoise.journal import Journal, read_journal, write_atomic, write_json
 from equipoise.models.loading import Loaded, load_model, pick_device
 from equipoise.models.settings import ModelSettings
 from equipoise.models.tokens import TokenIds, add_tokens
+from equipoise.models.upload import push
 from equipoise.pipelines import confidence_data as data
-from equipoise.pipelines.confidence_card import model_card, push
+from equipoise.pipelines.confidence_card import model_card
 from equipoise.pipelines.confidence_data import Answered
 from equipoise.pipelines.confidence_settings import ConfidenceRecipe
 from equipoise.records import Question
@@ -279,7 +280,12 @@ def _finish(
     write_json(folder / "confidence.json", analysis)
     write_atomic(folder / "MODEL_CARD.md", model_card(recipe, analysis))
     if recipe.push_to_hub is not None:
-        push(recipe.push_to_hub, place_of(recipe, folder, recipe.seeds[0]) / "final", folder / "MODEL_CARD.md")
+        push(
+            recipe.push_to_hub,
+            place_of(recipe, folder, recipe.seeds[0]) / "final",
+            card=folder / "MODEL_CARD.md",
+            again="the run itself is complete, and the same command tries the upload again",
+        )
     return analysis
 
 

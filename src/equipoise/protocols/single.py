@@ -163,18 +163,3 @@ def evaluate_model(model: str, recipe: str | None, overrides: list[str], out: Pa
     if out:
         write_jsonl(out / "predictions.jsonl", [row.model_dump() for row in predictions])
     return None
-
-
-def export_model(run: Path, out: Path, overrides: list[str]) -> Path:
-    """Merge the trained model that `run` means into one plain folder at `out`; return it.
-
-    Raises:
-        UserError: there is no such model, it holds no adapter, or `out` is not empty.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError("the folder is not empty", where=str(out), fix="choose another with --out")
-    from equipoise.models.export import merge, save_merged
-    from equipoise.models.loading import load_model
-
-    settings = trained_model(str(run), overrides)
-    return save_merged(merge(load_model(settings)), out)

@@ -7,6 +7,7 @@ from typing import Any
 from equipoise.config import load_yaml, resolve
 from equipoise.errors import UserError
 from equipoise.pipelines.chat_settings import ChatSettings
+from equipoise.pipelines.confidence_settings import ConfidenceRecipe
 from equipoise.pipelines.trained import run_of, trained_model
 
 
@@ -41,6 +42,57 @@ def chat(model: str, domain: str | None, overrides: list[str], options: dict[str
     from equipoise.pipelines.chat import chat as talk
 
     return talk(target, settings)
+
+
+def export(model: str, out: Path, overrides: list[str], *, adapter: bool = False, push_to: str | None = None) -> Path:
+    """Write the trained model that `model` means as one plain folder at `out`, or its adapter; return it.
+
+    A card (README.md) and TESTING.md go with it. With `push_to` the folder is uploaded to that Hub repository.
+
+    Raises:
+        UserError: there is no such model, `out` is not empty, or the upload fails.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError("the folder is not empty", where=str(out), fix="choose another with --out")
+    from equipoise.models.export import merge, save_adapter, save_merged
+    from equipoise.models.loading import load_model
+    from equipoise.models.upload import push
+
+    settings = trained_model(model, overrides)
+    documents = _documents(Path(settings.adapter or settings.path), settings.path, adapter)
+    if adapter:
+        save_adapter(settings, out, documents)
+    else:
+        save_merged(merge(load_model(settings)), out, documents)
+    if push_to is not None:
+        push(push_to, out, card=out / "README.md", again=f"then `hf upload {push_to} {out}`: the folder is complete")
+    return out
+
+
+def _documents(folder: Path, base: str, adapter: bool) -> dict[str, str]:
+    """The card and the testing sheet of the model in `folder`, from what its run says, if it lies in one."""
+    from equipoise.pipelines.card import Card, Origin
+    from equipoise.pipelines.confidence_card import model_card
+    from equipoise.pipelines.testing_sheet import testing_sheet
+
+    run = run_of(folder)
+    library = "peft" if adapter else "transformers"
+    about = (
+        f"{base}, with an adapter." if adapter else f"{base}, with what it was taught since merged into its weights."
+    )
+    if run is None:
+        nothing = "No run directory was given with this model, so nothing is known of it."
+        card = Card(folder.name, base, about, nothing, nothing, nothing, library)
+        return {"README.md": card.markdown(), "TESTING.md": testing_sheet(folder.name, [], nothing, adapter=adapter)}
+    origin = Origin.of(run, folder)
+    name = str(origin.config.get("name", run.name))
+    sheet = testing_sheet(name, origin.answers, origin.measured(), adapter=adapter)
+    if _has_confidence_tokens(str(folder)) and (run / "confidence.json").is_file():
+        recipe = resolve(ConfidenceRecipe, run / "config.yaml")
+        analysis = json.loads((run / "confidence.json").read_text(encoding="utf-8"))
+        return {"README.md": model_card(recipe, analysis, library=library), "TESTING.md": sheet}
+    card = Card(name, base, about, origin.data(), origin.measured(), origin.training(), library)
+    return {"README.md": card.markdown(), "TESTING.md": sheet}
 
 
 def _has_confidence_tokens(model: str) -> bool:
