@@ -1,5 +1,6 @@
 """A small DPO run on a random model, which a test can call, or start in a process of its own and kill."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from tiny_models import tiny_model, tiny_tokenizer
 
 from equipoise.models.loading import Loaded
@@ -71,6 +73,23 @@ def run(folder, model=None, *, data=None, seed=7, **options):
         seed=seed,
         **options,
     )
+
+
+def rows(folder, name="metrics"):
+    return [json.loads(line) for line in (Path(folder) / f"{name}.jsonl").read_text().splitlines()]
+
+
+def weights(folder, name="final"):
+    return load_file(Path(folder) / name / "adapter_model.safetensors")
+
+
+def same_bits(one, other):
+    a, b = weights(one), weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def adapter(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters() if "lora_" in name}
 
 
 if __name__ == "__main__":
