@@ -125,14 +125,20 @@ def evaluate(
         str | None, typer.Option(help="Recipe whose tasks are asked; a run's own, else knowledge-update.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for item-level predictions.")] = None,
+    sanity: Annotated[str | None, typer.Option(help="Ask these instead: a file, default or testbed.")] = None,
+    beside: Annotated[list[str] | None, typer.Option(help="With --sanity: a model to show beside.")] = None,
 ) -> None:
     """Ask a model the questions of a recipe and score the answers strictly.
 
     Example: equipoise evaluate runs/my-run
     """
+    if sanity is not None:
+        from equipoise.protocols.using import sanity as ask
+
+        return ask(model, sanity, overrides or [], beside or [], out)
     from equipoise.protocols.single import evaluate_model
 
-    evaluate_model(model, recipe, overrides or [], out)
+    return evaluate_model(model, recipe, overrides or [], out)
 
 
 @app.command()

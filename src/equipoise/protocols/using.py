@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from equipoise.config import load_yaml, resolve
+from equipoise.console import table
+from equipoise.disk import make_folder
 from equipoise.errors import UserError
+from equipoise.journal import write_jsonl
 from equipoise.pipelines.chat_settings import ChatSettings
 from equipoise.pipelines.confidence_settings import ConfidenceRecipe
 from equipoise.pipelines.trained import run_of, trained_model
@@ -67,6 +70,31 @@ def export(model: str, out: Path, overrides: list[str], *, adapter: bool = False
     if push_to is not None:
         push(push_to, out, card=out / "README.md", again=f"then `hf upload {push_to} {out}`: the folder is complete")
     return out
+
+
+def sanity(model: str, suite: str, overrides: list[str], beside: list[str], out: Path | None) -> None:
+    """Print what `model`, its base where it has an adapter, and those `beside` it answer to a sanity suite.
+
+    The answers in full go to `sanity.jsonl` in `out`.
+
+    Raises:
+        UserError: the suite or a model is at fault.
+    """
+    from equipoise.evaluation.sanity import load_suite, run_suite, side_by_side
+    from equipoise.models.loading import load_model
+
+    prompts = load_suite(suite)
+    asked = {name: trained_model(name, overrides) for name in (*beside, model)}
+    if asked[model].adapter is not None:
+        asked = {"base": asked[model].model_copy(update={"adapter": None}), **asked}
+    if out:
+        make_folder(out)  # before the work whose result it is to hold
+    rows = []
+    for name, settings in asked.items():
+        rows += run_suite(load_model(settings), prompts, model=name)  # one in memory at a time
+    table("sanity", *side_by_side(rows), words=True)
+    if out:
+        write_jsonl(out / "sanity.jsonl", [row.model_dump() for row in rows])
 
 
 def _documents(folder: Path, base: str, adapter: bool) -> dict[str, str]:
