@@ -41,8 +41,8 @@ not single answers.
 ## Report
 
 For each answer that is wrong, odd or harmful: the prompt as you sent it, the whole answer, what you expected, how you
-loaded the model (versions, dtype, quantization, temperature), and whether it comes again at temperature 0. Say what went
-well, too: the share of right answers among those you tried, and how many those were.
+loaded the model (versions, dtype, quantization, temperature), and whether it comes again at temperature 0. Say what
+went well, too: the share of right answers among those you tried, and how many those were.
 """
 
 
