@@ -4,8 +4,8 @@ from equipoise.report import instruct_plots as plots
 from equipoise.report import instruct_tables as tables
 from equipoise.report.confidence_plots import STROKES
 from equipoise.report.instruct_examples import answers, sanity
-from equipoise.report.instruct_reading import DPO, LABELS, SFT, InstructRun
-from equipoise.report.instruct_words import KINDS, counted, findings
+from equipoise.report.instruct_reading import DPO, DROPPED, LABELS, SFT, InstructRun
+from equipoise.report.instruct_words import KINDS, counted, findings, removed
 from equipoise.report.page import environment, frame, mapping, part, sequence
 
 
@@ -22,17 +22,19 @@ def render(found: InstructRun) -> str:
         by=mapping(run.config.get("evaluation")).get("by"),
         has_pairs=found.has_pairs,
         arms=[(plots.ARMS[name], STROKES[plots.STROKES[name]]) for name in found.stages],
+        removed=part(run, "data.json", lambda: removed(found)),
         findings=part(run, "instruct.json", lambda: findings(found)),
         stages=part(run, "instruct.json", lambda: tables.stages(found)),
         changes=part(run, "instruct.json", lambda: tables.changes(found)),
         one_stage=len(measured) == 1,
         parts=part(run, "instruct.json", lambda: tables.parts(found)),
         cleaning=part(run, "data.json", lambda: tables.cleaning(found)),
-        left_out=part(run, "clean/dropped.jsonl", lambda: tables.left_out(found), empty_is_content=True),
+        left_out=part(run, DROPPED, lambda: tables.left_out(found), empty_is_content=True),
         training=part(run, "metrics.jsonl", lambda: plots.training(found)),
         stops=part(run, "cells.jsonl", lambda: stops(found), empty_is_content=True),
         pairs=part(run, "pairs.jsonl", lambda: plots.margins(found)),
         answers=part(run, "predictions.jsonl", lambda: answers(found)),
+        has_sanity=found.sanity is not None,
         sanity=part(run, "sanity.jsonl", lambda: sanity(found)),
         splits=part(run, "data.json", lambda: tables.splits(found)),
     )  # fmt: skip
@@ -68,9 +70,11 @@ def story(found: InstructRun) -> str:
     )
 
 
-def stops(found: InstructRun) -> list[str]:
+def stops(found: InstructRun) -> list[str] | None:
     """Say of each stage and seed what did not go by the plan: stopped early, rows left out, broken steps."""
-    said = []
+    if not found.cells:
+        return None
+    said: list[str] = []
     for row in found.cells:
         name = f"{LABELS.get(row['method'], row['method'])}, seed {row['seed']}"
         said += [f"{name}, stopped early: {row['stopped']}"] if row.get("stopped") else []

@@ -67,7 +67,7 @@ def _shown(rows: Sequence[Row], asked: Sequence[str]) -> dict[str, Any]:
 def sanity(found: InstructRun) -> dict[str, Any] | None:
     """Give the prompts for people to read, with the answers of the first seed of every stage side by side."""
     by_prompt: dict[tuple[str, str], dict[str, Row]] = {}
-    for row in found.sanity:
+    for row in found.sanity or []:
         by_prompt.setdefault((str(row["kind"]), str(row["prompt"])), {}).setdefault(str(row["method"]), row)
     asked = [name for name in LABELS if any(name in by for by in by_prompt.values())]
     asked += sorted({name for by in by_prompt.values() for name in by} - set(asked))

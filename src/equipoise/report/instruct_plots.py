@@ -96,7 +96,8 @@ def _draw(axes: Axes, spec: Curves, lines: Sequence[tuple[Curve, Line]]) -> None
         plain_percent(axes.yaxis)
     axes.set_title(spec.title)
     axes.set_xlabel("optimizer step")
-    axes.margins(x=0.02)
+    last = max(x[-1] for _, (x, _) in lines)
+    axes.set_xlim(-0.02 * last, 1.02 * last)
 
 
 # ---- pairs

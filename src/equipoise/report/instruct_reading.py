@@ -9,6 +9,7 @@ from equipoise.report.reading import Curves, Rows, RunData, open_run, read_curve
 
 STAGES = ("untrained", "sft", "dpo")
 UNTRAINED, SFT, DPO = STAGES
+DROPPED = "clean/dropped.jsonl"
 LABELS = {UNTRAINED: "untrained", SFT: "SFT", DPO: "DPO"}
 
 
@@ -23,7 +24,7 @@ class InstructRun:
         cells: one row for each stage and seed that finished.
         answers: test questions as every stage answered them.
         pairs: test pairs with the log-probabilities of both sides.
-        sanity: prompts for people to read, where the run asked any.
+        sanity: prompts for people to read; None where the run asked none.
         steps: rows of metrics.jsonl, by stage and seed.
         validation: rows of validation.jsonl, by stage and seed.
     """
@@ -35,7 +36,7 @@ class InstructRun:
     cells: Rows = field(default_factory=list)
     answers: Rows = field(default_factory=list)
     pairs: Rows = field(default_factory=list)
-    sanity: Rows = field(default_factory=list)
+    sanity: Rows | None = None
     steps: Curves = field(default_factory=dict)
     validation: Curves = field(default_factory=dict)
 
@@ -74,7 +75,7 @@ def read_instruct_run(path: Path) -> InstructRun:
     found = InstructRun(run)
     found.analysis = read_json(run, "instruct.json", dict) or {}
     found.data = read_json(run, "data.json", dict) or {}
-    found.dropped = read_rows(run, "clean/dropped.jsonl")
+    found.dropped = read_rows(run, DROPPED)
     found.cells = read_rows(run, "cells.jsonl")
     found.answers = read_rows(run, "predictions.jsonl")
     found.pairs = read_rows(run, "pairs.jsonl")

@@ -6,7 +6,7 @@ from typing import Any
 
 from equipoise.data.rules import RULES
 from equipoise.report.confidence_words import percent
-from equipoise.report.instruct_reading import LABELS, UNTRAINED, InstructRun
+from equipoise.report.instruct_reading import DROPPED, LABELS, UNTRAINED, InstructRun
 from equipoise.report.instruct_words import MEASURES, change, in_interval, judged
 from equipoise.report.page import mapping, sequence
 from equipoise.report.synthetic_tables import cell
@@ -128,8 +128,10 @@ def _kinds(report: Mapping[str, Any]) -> str:
     return ", ".join(f"{n:,} {'instructions' if kind == 'examples' else kind}" for kind, n in kinds.items())
 
 
-def left_out(found: InstructRun) -> list[dict[str, Any]]:
+def left_out(found: InstructRun) -> list[dict[str, Any]] | None:
     """Give the first rows that each rule left out of the training data, with their reasons."""
+    if DROPPED in found.run.problems and not found.dropped:
+        return None
     by_rule: dict[str, list[Mapping[str, Any]]] = {}
     for row in found.dropped:
         by_rule.setdefault(str(row["rule"]), []).append(row)

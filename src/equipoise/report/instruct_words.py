@@ -7,7 +7,7 @@ from typing import Any
 from equipoise.report.confidence_words import percent
 from equipoise.report.instruct_reading import DPO, SFT, UNTRAINED, InstructRun
 from equipoise.report.page import mapping, sequence
-from equipoise.report.synthetic_words import basis, points, sign, verdict
+from equipoise.report.synthetic_words import basis, points, sign, span, verdict
 from equipoise.report.tables import Verdict
 
 OPEN = "not settled"
@@ -36,13 +36,45 @@ MEASURES = {
     "pairs_per_token": Measure("pairs right by token", percent, points, "points", True, "pairs"),
     "length": Measure("tokens an answer", lambda v: f"{v:.1f}", _signed(1), "tokens", None, "answers"),
 }
+# What cleaning left out, as it reads after a number.
+REMOVED = {
+    "broken": "broken",
+    "schema": "in no known schema",
+    "empty": "with nothing to learn from",
+    "licence": "without an allowed licence",
+    "duplicate": "duplicates",
+    "near-duplicate": "near duplicates",
+    "overlap": "whose question is held out",
+    "near-overlap": "whose question is nearly one held out",
+    "short": "too short",
+    "long": "too long",
+    "mixture": "more than the mixture has room for",
+}
 KINDS = {"answers": "questions", "pairs": "pairs"}
 
 
 def findings(found: InstructRun) -> list[Verdict]:
-    """Give the findings that the run has the numbers for, in the order of its stages."""
-    said = [_cleaned(found), _loss(found), _exact(found), _pairs(found), _cost(found)]
+    """Give the findings on training that the run has the numbers for, in the order of its stages."""
+    said = [_loss(found), _exact(found), _pairs(found), _cost(found)]
     return [one for one in said if one]
+
+
+def removed(found: InstructRun) -> list[Verdict]:
+    """Say how much cleaning left out of the training data, and why."""
+    report = mapping(mapping(found.data.get("cleaning")).get("train"))
+    if not report:
+        return []
+    rows_in, kept = report["rows_in"], report["kept"]
+    dropped = sorted(report["dropped"].items(), key=lambda entry: -entry[1])
+    reasons = ", ".join(f"{n:,} {REMOVED.get(rule, rule)}" for rule, n in dropped)
+    sentence = (
+        f"{rows_in - kept:,} of {rows_in:,} rows were left out: {reasons}." if dropped else "No row was left out."
+    )
+    changed = sum(report["changed"].values())
+    sentence += f" {changed:,} changes were made to rows that stayed." if changed else ""
+    word = f"{percent((rows_in - kept) / rows_in)} left out"
+    details = "Every row that was left out or changed is listed with its reason in the run's folder clean/."
+    return [verdict("What did cleaning remove?", "none", word, sentence, details)]
 
 
 def change(found: InstructRun, measure: str, stage: str, against: str) -> Mapping[str, Any]:
@@ -59,7 +91,7 @@ def before(found: InstructRun, stage: str) -> str:
 
 def in_interval(name: str, row: Mapping[str, Any]) -> str:
     """Write the ends of a change's interval, empty where it has none."""
-    return "" if not row.get("bootstrap") else " to ".join(MEASURES[name].change(end) for end in row["bootstrap"])
+    return span(row, write=MEASURES[name].change)
 
 
 def difference(name: str, row: Mapping[str, Any]) -> str:
@@ -84,27 +116,17 @@ def counted(found: InstructRun, of: str) -> str:
     return said if groups in (None, n[of]) else f"{said} in {groups:,} groups"
 
 
+def _basis(found: InstructRun, name: str, row: Mapping[str, Any]) -> str:
+    measure = MEASURES[name]
+    return basis(row, counted(found, measure.of), measure.change)
+
+
 def _moved(found: InstructRun, name: str, stage: str, against: str) -> str:
     """Say what a measure was and is, with the change and its interval."""
     scores, write = found.analysis["scores"], MEASURES[name].write
     old, new = (write(scores[each][name]["mean"]) for each in (against, stage))
     row = change(found, name, stage, against)
     return f"{old} {'before training' if against == UNTRAINED else 'before'}, {new} after: {difference(name, row)}"
-
-
-def _cleaned(found: InstructRun) -> Verdict | None:
-    report = mapping(mapping(found.data.get("cleaning")).get("train"))
-    if not report:
-        return None
-    rows_in, kept = report["rows_in"], report["kept"]
-    dropped = sorted(report["dropped"].items(), key=lambda entry: -entry[1])
-    left = f"{rows_in - kept:,} of {rows_in:,} rows were left out"
-    sentence = f"{left}: {', '.join(f'{n:,} {rule}' for rule, n in dropped)}." if dropped else "No row was left out."
-    changed = sum(report["changed"].values())
-    sentence += f" {changed:,} changes were made to rows that stayed." if changed else ""
-    word = f"{percent((rows_in - kept) / rows_in)} left out"
-    details = "Every row that was left out or changed is listed with its reason in the run's folder clean/."
-    return verdict("What did cleaning remove?", "none", word, sentence, details)
 
 
 def _loss(found: InstructRun) -> Verdict | None:
@@ -114,7 +136,7 @@ def _loss(found: InstructRun) -> Verdict | None:
     kind, word = judged("loss", row, "yes", "no, it rose")
     sentence = f"Loss of the right answers in nats a token: {_moved(found, 'loss', SFT, UNTRAINED)}."
     claim = "Did SFT lower the loss on held-out answers?"
-    return verdict(claim, kind, word, sentence, basis(row, counted(found, "answers")))
+    return verdict(claim, kind, word, sentence, _basis(found, "loss", row))
 
 
 def _exact(found: InstructRun) -> Verdict | None:
@@ -124,7 +146,7 @@ def _exact(found: InstructRun) -> Verdict | None:
     kind, word = judged("exact", row, "yes", "no, fewer")
     sentence = f"Exactly the right answer: {_moved(found, 'exact', SFT, UNTRAINED)}."
     claim = "Does it answer more held-out questions exactly right after SFT?"
-    return verdict(claim, kind, word, sentence, basis(row, counted(found, "answers")))
+    return verdict(claim, kind, word, sentence, _basis(found, "exact", row))
 
 
 def _pairs(found: InstructRun) -> Verdict | None:
@@ -139,7 +161,16 @@ def _pairs(found: InstructRun) -> Verdict | None:
     if change(found, "pairs_per_token", DPO, against):
         sentence += f" By mean log-probability a token: {_moved(found, 'pairs_per_token', DPO, against)}."
     claim = "Did DPO make it prefer the better answer of held-out pairs?"
-    return verdict(claim, kind, word, sentence, basis(row, counted(found, "pairs")))
+    return verdict(claim, kind, word, sentence, f"{_basis(found, 'pairs', row)}{_shorter(found)}")
+
+
+def _shorter(found: InstructRun) -> str:
+    """Say how many of the better answers have fewer tokens: a sum over tokens favours those."""
+    rows = [row for row in found.pairs if row.get("method") == DPO]
+    shorter = sum(row["chosen_tokens"] < row["rejected_tokens"] for row in rows)
+    if not rows:
+        return ""
+    return f" In {percent(shorter / len(rows))} of pairs the better answer is the shorter one, which a sum favours."
 
 
 def _cost(found: InstructRun) -> Verdict | None:
@@ -149,10 +180,9 @@ def _cost(found: InstructRun) -> Verdict | None:
     rows = {name: change(found, name, DPO, against) for name in ("loss", "exact", "length")}
     if not all(rows.values()):
         return None
-    lost, kept = "it lost", "nothing lost"
-    judgements = [judged(name, rows[name], kept, lost) for name in ("loss", "exact")]
-    worst = min(judgements, key=lambda found: (not found[1].startswith(lost), found[1] != OPEN))
+    lost = {"loss": "the loss rose", "exact": "fewer exact answers"}
+    judgements = [judged(name, rows[name], "nothing lost", word) for name, word in lost.items()]
+    worst = min(judgements, key=lambda one: (not one[1].startswith(tuple(lost.values())), one[1] != OPEN))
     said = " ".join(f"{MEASURES[name].title.capitalize()}: {_moved(found, name, DPO, against)}." for name in rows)
     note = "DPO raises the gap between the answers of a pair, and may do so while both become less likely."
-    over = basis(rows["loss"], counted(found, "answers"))
-    return verdict("What did DPO cost?", *worst, said, f"{note} {over}")
+    return verdict("What did DPO cost?", *worst, said, f"{note} {_basis(found, 'loss', rows['loss'])}")

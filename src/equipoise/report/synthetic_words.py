@@ -1,6 +1,6 @@
 """What an adaptation to a new domain found, in sentences: what it gained, what it cost, and which arms it beats."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from equipoise.report.confidence_words import MARKS, number, percent, with_interval
@@ -31,9 +31,9 @@ def difference(row: Mapping[str, Any], ends: str = "bootstrap") -> str:
     return f"{points(row['estimate'])} points" + (f" [{interval.replace(' to ', ', ')}]" if interval else "")
 
 
-def span(row: Mapping[str, Any], ends: str = "bootstrap") -> str:
-    """Write the interval of a difference, empty where it has none."""
-    return "" if not row.get(ends) else " to ".join(points(end) for end in row[ends])
+def span(row: Mapping[str, Any], ends: str = "bootstrap", write: Callable[[float], str] | None = None) -> str:
+    """Write the interval of a difference, by default in points; empty where it has none."""
+    return "" if not row.get(ends) else " to ".join((write or points)(end) for end in row[ends])
 
 
 def probability(p: float | None) -> str:
@@ -101,12 +101,12 @@ def sign(row: Mapping[str, Any], up: str, down: str, neither: str) -> tuple[str,
     return (kind, word) if row.get("seeds", 0) > 1 else ("open", f"{word}, in one run")
 
 
-def basis(row: Mapping[str, Any], over: str) -> str:
-    """Say what the interval of a difference draws anew: seeds and `over`, items in words."""
+def basis(row: Mapping[str, Any], over: str, write: Callable[[float], str] | None = None) -> str:
+    """Say what the interval of a difference draws anew: seeds and `over`, items in words; `write` is for its ends."""
     if row["seeds"] < 2:
         return f"The 95% interval draws {over} anew. One seed: another training run may differ by more."
     said = f"The 95% interval draws {row['seeds']} seeds and {over} anew."
-    return said + (f" Over seeds alone: {span(row, 'ci')}, p {_is(row['p'])}." if row.get("ci") else "")
+    return said + (f" Over seeds alone: {span(row, 'ci', write)}, p {_is(row['p'])}." if row.get("ci") else "")
 
 
 def _is(p: float | None) -> str:
