@@ -32,7 +32,7 @@ data:
   test: [DIR/test.jsonl, DIR/test_pairs.jsonl]
 sft: {epochs: 2, learning_rate: 1e-3, batch_size: 8, checkpoint_every: 3, max_length: 128, lora: {r: 4, dropout: 0.1}}
 dpo: {epochs: 2, learning_rate: 3e-4, batch_size: 8, checkpoint_every: 3, max_length: 128}
-evaluation: {max_new_tokens: 24, by: form}
+evaluation: {max_new_tokens: 24, by: form, sanity: testbed}
 """
 
 
@@ -91,6 +91,8 @@ def test_every_stage_is_measured_on_the_same_held_out_rows(done):
             asked.setdefault(row["method"], []).append(row["id"])
         assert list(asked) == ["untrained", "sft", "dpo"]
         assert all(len(ids) == n and ids == asked["sft"] for ids in asked.values())
+    sanity = rows(folder / "sanity.jsonl")
+    assert {row["method"] for row in sanity} == {"untrained", "sft", "dpo"} and any(row["passed"] for row in sanity)
     analysis = json.loads((folder / "instruct.json").read_text())
     assert analysis["stages"] == ["untrained", "sft", "dpo"]
     assert analysis["scores"]["sft"]["loss"]["mean"] < analysis["scores"]["untrained"]["loss"]["mean"]
@@ -229,6 +231,7 @@ def test_what_is_held_out_leaves_the_training_data(tmp_path):
         (["data.sources=[testbed:instruction]"], "no part 'instruction'"),
         (["data.test=[nowhere.jsonl]"], "nowhere.jsonl"),
         (["seeds=[1,1]"], "twice"),
+        (["evaluation.sanity=nowhere.yaml"], "nowhere.yaml"),
     ],
 )
 def test_what_cannot_be_run_says_why(tmp_path, overrides, said):

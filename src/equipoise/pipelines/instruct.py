@@ -13,6 +13,7 @@ from equipoise.console import say
 from equipoise.evaluation.answers import answer_losses, answer_rows
 from equipoise.evaluation.instruct_analysis import STAGES, analyse, flat_results
 from equipoise.evaluation.preferences import score_pairs, summarise_pairs
+from equipoise.evaluation.sanity import load_suite, run_suite
 from equipoise.journal import Journal, read_journal, write_json
 from equipoise.models.loading import Loaded, load_model, pick_device
 from equipoise.models.settings import ModelSettings
@@ -40,6 +41,8 @@ def run(recipe: InstructRecipe, folder: Path, *, until: str = "end") -> Row | No
     Raises:
         UserError: the folder holds another run, or an input is at fault.
     """
+    if recipe.evaluation.sanity is not None:
+        load_suite(recipe.evaluation.sanity)  # a mistake in it is found before anything is trained
     loaded = cache(lambda: load_model(recipe.model))
     if not (folder / "manifest.json").exists():
         loaded()  # one that cannot be loaded must not leave a folder that holds "another run" once that is mended
@@ -214,6 +217,23 @@ def _measure(recipe: InstructRecipe, loaded: Loaded, sources: Sources, folder: P
             known = {_key(row) for row in journal.rows}
             new = [{"method": stage, "seed": seed, **row} for row in rows]
             journal.extend(row for row in new if _key(row) not in known)
+    if recipe.evaluation.sanity is not None and seed == recipe.seeds[0]:
+        _ask_sanity(recipe, loaded, folder, stage)
+
+
+def _ask_sanity(recipe: InstructRecipe, loaded: Loaded, folder: Path, stage: str) -> None:
+    """A few answers for people to read, of each stage's first seed."""
+    options = recipe.evaluation
+    answers = run_suite(
+        loaded,
+        load_suite(options.sanity or ""),
+        model=stage,
+        max_new_tokens=options.max_new_tokens,
+        batch_tokens=options.batch_tokens,
+    )
+    with Journal(folder / "sanity.jsonl", key=lambda row: (row["method"], row["id"])) as journal:
+        known = {row["id"] for row in journal.rows if row["method"] == stage}
+        journal.extend({"method": stage, **row.model_dump()} for row in answers if row.id not in known)
 
 
 def _key(row: Row) -> tuple[str, int, str]:

@@ -159,10 +159,32 @@ def run_cell(
         settings=recipe.training,
         folder=folder,
         seed=seed,
+        validate=_weight_trace(loaded, recipe, data, objective),
         on_step=on_step,
         keep_base=keep_base,
     )
     return score_model(replace(loaded, model=result.model), recipe, data, folder, method=method, seed=seed)
+
+
+def _weight_trace(
+    loaded: Loaded, recipe: KnowledgeUpdateRecipe, data: KnowledgeData, objective: ObjectiveSettings
+) -> Callable[[Any, int], dict[str, float]] | None:
+    """What training calls after each epoch for the weights that the objective gives now; None where nobody asks."""
+    every, weights = recipe.evaluation.weights_every, weighting(objective.name, **objective.params)
+    if every is None or weights.top_k or weights.recent is not None:
+        return None
+    due = every * step_count(recipe, data) // recipe.training.epochs
+    kinds = {"updates": data.updates, "keep": data.keep} if recipe.data.rehearse else {"updates": data.updates}
+
+    def trace(model: Any, step: int) -> dict[str, float]:
+        found = {}
+        for kind, examples in kinds.items() if step % due == 0 else ():
+            rows = list(token_rows(replace(loaded, model=model), examples, max_length=recipe.training.max_length))
+            nll, h = (torch.tensor([row[name] for row in rows]) for name in ("nll", "h"))
+            found |= {f"{kind}_weight": float(weights(nll, h).mean()), f"{kind}_nll": float(nll.mean())}
+        return found
+
+    return trace
 
 
 def check_training(loaded: Loaded, recipe: KnowledgeUpdateRecipe, data: KnowledgeData) -> Formatted:

@@ -30,13 +30,18 @@ class DataSettings(Section):
 
 
 class EvaluationSettings(Section):
-    """How answers are scored: `auto` takes the parsed call, the parsed function or the exact text, as gold is."""
+    """How answers are scored: `auto` takes the parsed call, the parsed function or the exact text, as gold is.
+
+    `weights_every` so many epochs the mean weight that the objective gives the tokens of updates, and of rehearsed
+    rows, is written to `validation.jsonl`.
+    """
 
     scorer: Literal["auto", "call", "function", "exact"] = "auto"
     scoring: Literal["strict", "published"] = "strict"
     run_unit_tests: bool = False  # executes generated functions in a limited subprocess
     margin: float = Field(default=0.05, gt=0, lt=1)  # of the equivalence test on retention
     batch_tokens: int = Field(default=8192, ge=1)
+    weights_every: int | None = Field(default=None, ge=1)
 
 
 class KnowledgeUpdateRecipe(Section):

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from equipoise.report.arms import UNTRAINED, Arm
 from equipoise.report.svg import INK, MUTED, PAPER, Panel, panel, plain_log
 
-CURVES = {"loss": "training loss (weighted)", "shocked_share": "share of tokens shocked", "mean_weight": "mean weight"}
+CURVES = {
+    "loss": "training loss (weighted)",
+    "shocked_share": "share of tokens shocked",
+    "mean_weight": "mean weight",
+    "updates_weight": "weight of the tokens of updates",
+    "keep_weight": "weight of the tokens of rows to keep",
+}
 BINS = 60
 
 

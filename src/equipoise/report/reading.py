@@ -149,7 +149,10 @@ def _metrics(run: RunData) -> dict[str, dict[str, list[dict[str, Any]]]]:
     curves: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for path in sorted((run.path / "cells").glob("*/seed-*/metrics.jsonl")):
         arm, seed = path.parent.parent.name, path.parent.name.removeprefix("seed-")
-        curves.setdefault(arm, {})[seed] = read_rows(run, path.relative_to(run.path).as_posix())
+        rows = read_rows(run, path.relative_to(run.path).as_posix())
+        validations = path.with_name("validation.jsonl").relative_to(run.path)
+        rows += read_rows(run, validations.as_posix()) if (run.path / validations).is_file() else []
+        curves.setdefault(arm, {})[seed] = rows
     if not curves and (run.path / "metrics.jsonl").is_file():
         objective = run.config.get("objective")
         arm = str(objective.get("name", "this run")) if isinstance(objective, dict) else "this run"
