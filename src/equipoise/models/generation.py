@@ -52,7 +52,7 @@ def generate(
     model.eval()
     try:
         with torch.inference_mode():
-            for rows in _batches(prompts, max_new_tokens, batch_tokens):
+            for rows in batches(prompts, max_new_tokens, batch_tokens):
                 _greedy(model, [prompts[r] for r in rows], stops, max_new_tokens, watch, [answers[r] for r in rows])
     finally:
         model.train(training)
@@ -91,7 +91,8 @@ def last_only(model: Any) -> dict[str, int]:
     return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(base.forward).parameters else {}
 
 
-def _batches(prompts: Sequence[list[int]], new: int, batch_tokens: int) -> Iterator[list[int]]:
+def batches(prompts: Sequence[list[int]], new: int, batch_tokens: int) -> Iterator[list[int]]:
+    """Positions of prompts to answer together, longest first; prompts and `new` tokens stay within the bound."""
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     while order:
         width = len(prompts[order[0]]) + new

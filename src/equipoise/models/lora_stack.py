@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from equipoise.errors import UserError
+from equipoise.models.quiet import quiet
 
 
 @dataclass(frozen=True)
@@ -208,3 +210,40 @@ def fill(found: Sequence[Slot], row: Tensor) -> None:
         a, b = slot.factors(row[None])
         slot.module.lora_A["default"].weight.copy_(a[0])
         slot.module.lora_B["default"].weight.copy_(b[0])
+
+
+@contextmanager
+def stack_of(loaded: Any, folders: Sequence[Path]) -> Iterator[LoraStack]:
+    """A stack of saved adapters of one shape on a loaded base, for as long as the context is open.
+
+    Raises:
+        UserError: they are adapters of different shapes.
+    """
+    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    configs = [PeftConfig.from_pretrained(str(folder)) for folder in folders]
+    first = configs[0]
+    for folder, config in zip(folders, configs):
+        if any(_said(config, name) != _said(first, name) for name in ("r", "lora_alpha", "target_modules")):
+            raise UserError(
+                f"{folder} holds an adapter of another shape than {folders[0]}",
+                where=str(folder / "adapter_config.json"),
+                fix="stack adapters of one rank, alpha and set of layers",
+            )
+    with quiet():
+        adapted = get_peft_model(loaded.model, first)
+    try:
+        adapted.eval()
+        found, rows = slots(adapted), []
+        for folder in folders:
+            set_peft_model_state_dict(adapted, load_file(folder / "adapter_model.safetensors"))
+            rows.append(parameters_of(found))
+        yield LoraStack(adapted, torch.stack(rows))
+    finally:
+        adapted.unload()
+
+
+def _said(config: Any, name: str) -> Any:
+    value = getattr(config, name)
+    return sorted(value) if isinstance(value, set | list) else value
