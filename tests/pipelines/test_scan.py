@@ -78,8 +78,10 @@ def test_numbers_are_those_of_a_naive_softmax_whatever_the_batch(architecture, t
     given = [render(tokenizer, e, train_on_prompt=train_on_prompt) for e in tiny_examples(9)]
     expected = oracle(net, given)
     for batch_tokens in (1, 70, 4096):
-        read = list(TokenReader(Loaded(net, tokenizer, "x"), batch_tokens=batch_tokens).read(iter(given)))
-        assert len(read) == len(given)
+        reader, batches = TokenReader(Loaded(net, tokenizer, "x"), batch_tokens=batch_tokens), []
+        read = list(reader.read(iter(given), on_batch=batches.append))
+        assert len(read) == len(given) and sum(batches) == sum(len(row.input_ids) for row in given)
+        assert len(batches) == {1: len(given), 4096: 1}.get(batch_tokens, len(batches))
         for row, statistics, wanted in zip(given, read, expected):
             assert len(statistics.nll) == row.supervised
             ours = list(zip(*(c.tolist() for c in statistics[:3])))

@@ -1,6 +1,6 @@
 """What a model thinks of every supervised token of some examples: nll, normalized entropy, shock and its own choice."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -39,12 +39,20 @@ class TokenReader:
         """Rows of the head."""
         return len(output_head(self.model).weight)
 
-    def read(self, rows: Iterable[Rendered]) -> Iterator[TokenStatistics]:
-        """Yield the statistics [n] of the n supervised tokens of each row, on the CPU, in the order of the rows."""
+    def read(
+        self, rows: Iterable[Rendered], *, on_batch: Callable[[int], None] | None = None
+    ) -> Iterator[TokenStatistics]:
+        """Yield the statistics [n] of the n supervised tokens of each row, on the CPU, in the order of the rows.
+
+        Args:
+            on_batch: told after each batch how many tokens it had, prompts included.
+        """
         for window in _windows(rows):
             found: dict[int, TokenStatistics] = {}
             for batch in _batches(window, self.batch_tokens):
                 found |= zip(batch, self._statistics([window[i] for i in batch]))
+                if on_batch is not None:
+                    on_batch(sum(len(window[i].input_ids) for i in batch))
             yield from (found[i] for i in range(len(window)))
 
     @torch.no_grad()  # not inference_mode: what a layer caches in that can never be trained through

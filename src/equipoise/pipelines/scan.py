@@ -103,14 +103,13 @@ def _read(
         (folder / EXAMPLES).open("w", encoding="utf-8", newline="\n") as examples,
         progress(sum(len(row.input_ids) for _, row in kept), "tokens read") as bar,
     ):
-        for (example, row), read in zip(kept, reader.read(row for _, row in kept)):
+        for (example, row), read in zip(kept, reader.read((row for _, row in kept), on_batch=bar.advance)):
             targets = [label for label in row.labels[1:] if label != IGNORE]
             _check(example, targets, read, loaded)
             h = normalized_entropy(read.entropy, reader.vocab).numpy()
             summary, arrays = tally.add(example, targets, read.nll.numpy(), h, read.argmax.tolist())
             tokens.write(json.dumps(arrays, separators=(",", ":")) + "\n")
             examples.write(json.dumps(summary, ensure_ascii=False) + "\n")
-            bar.advance(len(row.input_ids))
     return tally, time.perf_counter() - started
 
 

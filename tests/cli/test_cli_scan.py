@@ -1,0 +1,42 @@
+"""The verb `scan` as a user meets it: exit codes, what is printed, and what is left behind."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def run(*words, cwd):
+    command = [sys.executable, "-m", "equipoise.cli", "scan", *words]
+    return subprocess.run(
+        command, cwd=cwd, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, timeout=240
+    )
+
+
+def test_a_scan_says_what_it_found_and_where_it_is(tmp_path):
+    done = run("testbed:api_change", "limit=30", "--top", "3", "batch_tokens=400", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Suggested: sft" in done.stdout and "30 of 30 examples (100.0%)" in done.stdout
+    assert "equipoise run knowledge-update data.updates=testbed:api_change" in done.stdout
+    assert "wrote scan" in done.stderr and "tokens read" in done.stderr
+    found = json.loads((tmp_path / "scan" / "scan.json").read_text())
+    assert len(found["listed"]) == 3 and found["n_examples"] == 30
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["nowhere.jsonl"], "nowhere.jsonl"),
+        (["testbed:facts", "--model", "nowhere/at/all"], "there is no model folder"),
+        (["testbed:facts", "--model", "testbed", "limt=3"], "did you mean 'limit'?"),
+        (["testbed:facts", "--top", "-2"], "top"),
+        (["testbed:facts", "max_length=2"], "raise max_length"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(tmp_path, words, told):
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert told in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "scan").exists()
