@@ -233,7 +233,11 @@ def _ask_sanity(recipe: InstructRecipe, loaded: Loaded, folder: Path, stage: str
     )
     with Journal(folder / "sanity.jsonl", key=lambda row: (row["method"], row["id"])) as journal:
         known = {row["id"] for row in journal.rows if row["method"] == stage}
-        journal.extend({"method": stage, **row.model_dump()} for row in answers if row.id not in known)
+        journal.extend(
+            {"method": stage, "kind": "open" if row.passed is None else "checkable", **row.model_dump()}
+            for row in answers
+            if row.id not in known
+        )
 
 
 def _key(row: Row) -> tuple[str, int, str]:
