@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from equipoise.cli import app
 from equipoise.data.rules import RULES
+from equipoise.evaluation.sanity import SanityAnswer
 from equipoise.report.build import build_report
 from equipoise.report.instruct import render
 from equipoise.report.instruct_reading import read_instruct_run
@@ -198,22 +199,25 @@ def test_neither_pairs_nor_parts(tmp_path):
     assert "Exact answers by" not in page.sections["answers"] and "Pairs right" not in page.sections["stages"]
 
 
-def test_sanity_prompts_stand_side_by_side(taught_run):
+@pytest.mark.parametrize("column", ["method", "model"])
+def test_sanity_prompts_stand_side_by_side(taught_run, column):
     said = {"untrained": f"a {HOSTILE}", "sft": "Paris", "dpo": "Paris\nand more"}
-    rows = [
-        {"method": method, "prompt": "Capital of France?", "output": output, "kind": "checkable", "passed": passed}
-        for (method, output), passed in zip(said.items(), (False, True, False))
-    ]
-    rows += [
-        {"method": m, "prompt": "Write a list.", "output": f"{m} list", "kind": "open", "passed": None} for m in said
-    ]
+    rows = []
+    for name, output in said.items():
+        problem = None if name == "sft" else f"is not {HOSTILE}"
+        asked = [
+            SanityAnswer(model=name, id="c", prompt="Capital?", output=output, passed=not problem, problem=problem),
+            SanityAnswer(model=name, id="o", prompt="Write a list.", output=f"{name} list"),
+        ]
+        rows += [{column if key == "model" else key: value for key, value in a.model_dump().items()} for a in asked]
     write(taught_run / "sanity.jsonl", rows)
     page = page_of(taught_run)
     shown = page.sections["answers"]
     shown = shown[shown.index("Prompts to try it out") :]
-    for output in (*said.values(), "untrained list", "sft list", "dpo list"):
+    for output in (*said.values(), "untrained list", "sft list", "dpo list", f"is not {HOSTILE}"):
         assert output in shown
     assert shown.count("✓") == 1 and shown.count("✗") == 2
+    assert "untrained 0 of 1 right, SFT 1 of 1 right, DPO 0 of 1 right" in shown
     (taught_run / "sanity.jsonl").write_text('{"method": 3}\n')
     assert "Left out: sanity.jsonl" in page_of(taught_run).sections["answers"]
 

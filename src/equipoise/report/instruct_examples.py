@@ -58,7 +58,12 @@ def _shown(rows: Sequence[Row], asked: Sequence[str]) -> dict[str, Any]:
         "part": str(rows[0].get("part", "")),
         "gold": _cut(rows[0]["gold"]),
         "said": [
-            {"stage": LABELS[name], "text": _cut(row["output"]), "right": bool(row["exact"]), "cut": bool(row["cut"])}
+            {
+                "stage": LABELS[name],
+                "text": _cut(row["output"]),
+                "right": bool(row["exact"]),
+                "note": "cut at the limit" if row["cut"] else "",
+            }
             for name, row in zip(asked, rows, strict=True)
         ],
     }
@@ -66,26 +71,33 @@ def _shown(rows: Sequence[Row], asked: Sequence[str]) -> dict[str, Any]:
 
 def sanity(found: InstructRun) -> dict[str, Any] | None:
     """Give the prompts for people to read, with the answers of the first seed of every stage side by side."""
-    by_prompt: dict[tuple[str, str], dict[str, Row]] = {}
+    by_id: dict[str, dict[str, Row]] = {}
     for row in found.sanity or []:
-        by_prompt.setdefault((str(row["kind"]), str(row["prompt"])), {}).setdefault(str(row["method"]), row)
-    asked = [name for name in LABELS if any(name in by for by in by_prompt.values())]
-    asked += sorted({name for by in by_prompt.values() for name in by} - set(asked))
+        name = str(row["method"] if "method" in row else row["model"])
+        by_id.setdefault(str(row.get("id", row["prompt"])), {}).setdefault(name, row)
+    asked = list(dict.fromkeys([*LABELS, *(name for by in by_id.values() for name in by)]))
+    asked = [name for name in asked if any(name in by for by in by_id.values())]
     rows = [
         {
-            "prompt": _cut(prompt),
-            "kind": kind,
+            "prompt": _cut(next(iter(by.values()))["prompt"]),
+            "kind": "open" if all(row.get("passed") is None for row in by.values()) else "checkable",
             "said": [{"stage": LABELS.get(name, name), **_said(by.get(name))} for name in asked],
         }
-        for (kind, prompt), by in by_prompt.items()
+        for by in by_id.values()
     ]
-    return {"stages": [LABELS.get(name, name) for name in asked], "rows": rows} if rows else None
+    return {"stages": [_passed(name, by_id) for name in asked], "rows": rows} if rows else None
+
+
+def _passed(name: str, by_id: Mapping[str, Mapping[str, Row]]) -> tuple[str, str]:
+    """Name a stage, and say how many of its checks it passed."""
+    checks = [row["passed"] for by in by_id.values() if (row := by.get(name)) and row.get("passed") is not None]
+    return LABELS.get(name, name), f"{sum(checks)} of {len(checks)} right" if checks else ""
 
 
 def _said(row: Row | None) -> dict[str, Any]:
     if row is None:
-        return {"text": "", "right": None, "cut": False}
-    return {"text": _cut(row["output"]), "right": row.get("passed"), "cut": bool(row.get("cut"))}
+        return {"text": "", "right": None, "note": ""}
+    return {"text": _cut(row["output"]), "right": row.get("passed"), "note": str(row.get("problem") or "")}
 
 
 def _cut(text: Any) -> str:
