@@ -94,6 +94,23 @@ def test_the_loss_is_that_of_the_paper(tmp_path):
         assert row["loss"] == pytest.approx(math.log1p(math.exp(-row["rewards/margins"])), abs=1e-6)
 
 
+def test_the_better_answers_can_be_held_up(tmp_path):
+    """With `sft_weight` the loss has so many times their nll in nats a token beside it, and they stay likelier."""
+    data = pairs(4)
+    tokens = {row.id: score.chosen_tokens for row, score in zip(data, score_pairs(loaded(), data))}
+    order = {}
+    for weight in (0.0, 2.0):
+        folder = tmp_path / str(weight)
+        options = {"batch_size": 1, "gradient_accumulation": 1, "data": data, "sft_weight": weight, "epochs": 20}
+        run(folder, **options)
+        order[weight] = rows(folder)
+    for row in order[2.0]:
+        rest = (row["loss"] - math.log1p(math.exp(-row["rewards/margins"]))) / 2
+        assert any(rest == pytest.approx(-row["logps/chosen"] / n, abs=1e-4) for n in tokens.values())
+    last = {weight: sum(row["logps/chosen"] for row in found[-4:]) for weight, found in order.items()}
+    assert last[2.0] > last[0.0] + 1
+
+
 def test_the_adapter_of_supervised_training_goes_on_and_reloads(tmp_path, undisturbed):
     folder, result = undisturbed
     assert list(result.model.peft_config) == ["default"] and not (folder / "final" / "ref").exists()

@@ -177,7 +177,8 @@ def _trainer(
         args=DPOConfig(
             **arguments,
             beta=settings.beta,
-            loss_type=[settings.loss_type],
+            loss_type=[settings.loss_type, *(["sft"] if settings.sft_weight else [])],
+            loss_weights=[1.0, *([settings.sft_weight] if settings.sft_weight else [])],
             label_smoothing=settings.label_smoothing,
             max_length=None,  # what is too long was left out, and nothing is cut
             precompute_ref_log_probs=True,

@@ -16,8 +16,9 @@ class DPOSettings(CommonSettings):
 
     `beta` is the weight of staying near the reference: higher moves less. `loss_type` is one of TRL's; `robust`,
     `exo_pair`, `aot` and `aot_unpaired` alone know `label_smoothing`, the share of pairs taken to be the wrong way
-    round. `max_length` counts a prompt with one of its answers. `lora` is for a model that brings no adapter; one that
-    it brings is trained on.
+    round. `sft_weight` times the nll of the better answers, in nats a token, is added to the loss, so that they do not
+    become less likely while the others do. `max_length` counts a prompt with one of its answers. `lora` is for a model
+    that brings no adapter; one that it brings is trained on.
     """
 
     beta: float = Field(default=0.1, gt=0, allow_inf_nan=False)
@@ -38,6 +39,7 @@ class DPOSettings(CommonSettings):
         "discopop",
     ] = "sigmoid"
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    sft_weight: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     epochs: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=5e-6, gt=0, allow_inf_nan=False)
 
