@@ -123,13 +123,14 @@ def test_on_the_testbed_the_list_holds_what_the_model_was_taught_wrongly(tmp_pat
         assert row["contradiction"] == pytest.approx(expected, abs=1e-3)
     (table,) = found["by"].values()
     assert {row["value"]: row["examples"] for row in table}["confident-wrong"] == 180
-    assert found["suggestion"]["objective"] == "r-eaft" and found["suggestion"]["tau"] > math.log(found["vocabulary"])
+    assert found["suggestion"]["tau"] > math.log(found["vocabulary"])
 
 
 @pytest.mark.parametrize(
-    ("with_conflict", "objective"), [(0, "sft"), (9, "sft"), (10, "r-eaft"), (499, "r-eaft"), (500, "sft")]
+    ("with_conflict", "told"),
+    [(0, "Next to nothing"), (9, "Next to nothing"), (10, "arm to compare"), (499, "arm to compare"), (500, "simpler")],
 )
-def test_the_suggestion_follows_the_share_of_examples_in_conflict(with_conflict, objective):
+def test_the_reasons_follow_the_share_of_examples_in_conflict(with_conflict, told):
     tau = {"tau": 71.23, "flagged": 30, "hits": 29, "precision": 29 / 30, "recall": 29 / 31}
     found = {
         "examples_with_conflict": with_conflict,
@@ -140,12 +141,12 @@ def test_the_suggestion_follows_the_share_of_examples_in_conflict(with_conflict,
         "flagged_at_published_tau": 900,
     }
     advice = advise(found, "my rows.jsonl", ScanSettings())
-    assert advice["objective"] == objective
+    assert advice["objective"] == "sft" and told in advice["reasons"][1]
     assert f"{with_conflict} of 1000" in advice["reasons"][0]
-    assert f"objective.name={objective}" in advice["command"] and "my rows.jsonl" in advice["command"]
+    assert "objective.name=sft" in advice["command"] and "my rows.jsonl" in advice["command"]
     if with_conflict:
         assert advice["tau"] == 71.2 and "at the published 5 it flags 900" in advice["reasons"][-1]
-    assert ("tau: 71.2" in advice["command"]) == (objective == "r-eaft")
+    assert ("own-model" in advice["command"]) == (with_conflict == 500)
 
 
 def test_other_forms_a_cleaned_folder_and_prompts(model, tmp_path):

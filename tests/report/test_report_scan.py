@@ -62,7 +62,7 @@ def found(**changes):
         },
         "listed": [listed],
         "suggestion": {
-            "objective": "r-eaft",
+            "objective": "sft",
             "tau": 330.0,
             "reasons": ["9 of 50 examples.", "Read the list."],
             "command": f"equipoise run instruct 'data.sources=[{HOSTILE}]'",
@@ -83,7 +83,7 @@ def test_the_page_shows_every_part(tmp_path):
     assert "Left out" not in "".join(page.sections.values())
     for name, share in zip(CLASSES, ("90.0%", "6.0%", "1.0%", "3.0%")):
         assert name in page.sections["classes"] and share in page.sections["classes"]
-    assert "τ = 330" in page.sections["suggestion"] and "Read the list." in page.sections["suggestion"]
+    assert "Read the list." in page.sections["suggestion"]
     shown = page.sections["contradictions"]
     assert "9.9 nats more surprising" in shown and "the model would say" in shown and "rows.jsonl:7" in shown
     assert "<b>mine</b>⏎" in shown and "∅" in shown and shown.count("…") == 3

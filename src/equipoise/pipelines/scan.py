@@ -152,8 +152,7 @@ def _show(found: dict[str, Any], out: Path) -> None:
     )
     print("* by the most surprising token of each")
     advice = found["suggestion"]
-    tau = f", tau {advice['tau']:g}" if advice["objective"] == "r-eaft" else ""
-    print(f"\nSuggested: {advice['objective']}{tau}")
+    print(f"\nSuggested: {advice['objective']}")
     for reason in advice["reasons"]:
         print(f"  {reason}")
     print(f"  {advice['command']}")

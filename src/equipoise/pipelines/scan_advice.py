@@ -10,18 +10,17 @@ from equipoise.pipelines.scan_settings import ScanSettings
 from equipoise.pipelines.scan_tables import PUBLISHED_TAU
 from equipoise.testbed.examples import TESTBED
 
+OBJECTIVE = "sft"
 MANY, FEW = 0.5, 0.01  # shares of the examples that hold a conflict
 
 
 def advise(found: Mapping[str, Any], source: str, settings: ScanSettings) -> dict[str, Any]:
-    """Give `objective`, `tau` (null where it plays no part), the `reasons` in sentences, and a `command`.
+    """Give `objective`, `tau` (null without a conflict), the `reasons` in sentences, and a `command`.
 
-    Half of the examples or more hold a conflict: `sft`, for there is little to pick out. One in a hundred to a half:
-    `r-eaft`. Fewer: `sft`. Protocol A (docs/choosing.md) measured the first case alone.
+    The objective is `sft` until a measurement speaks for another one (LOG.md); tau is for R-EAFT's test as a detector.
     """
     with_conflict, examples = found["examples_with_conflict"], found["n_examples"]
     share = with_conflict / examples
-    objective = "r-eaft" if FEW <= share < MANY else "sft"
     separating = found["tau"]
     told = (
         f"{with_conflict} of {examples} examples ({share:.1%}) hold a token that contradicts what the model is sure of"
@@ -31,10 +30,10 @@ def advise(found: Mapping[str, Any], source: str, settings: ScanSettings) -> dic
         reasons.append(_why_tau(separating, found))
     tau = None if separating is None else float(f"{separating['tau']:.3g}")
     return {
-        "objective": objective,
+        "objective": OBJECTIVE,
         "tau": tau,
         "reasons": reasons,
-        "command": _command(objective, tau, share, source, settings),
+        "command": _command(share, source, settings),
     }
 
 
@@ -48,14 +47,15 @@ def _why(share: float, found: Mapping[str, Any]) -> list[str]:
         ]
     if share >= FEW:
         return [
-            "Among rows that mostly agree with the model, r-eaft puts its weight on those that do not. That it beats "
-            "sft on such a mixture has not been measured: train both arms with the same seeds and compare.",
+            "Among rows that mostly agree with the model r-eaft was to do better, but did not: on 50 contradictions "
+            "among 290 known facts of the testbed (one seed) sft corrected 100%, r-eaft 98% with tau 5 and 58% with a tau "
+            "that flags conflicts alone, and all kept what was known. Take r-eaft as an arm to compare with.",
             "First read the list: if these rows are themselves wrong, mend or drop them; eaft would leave the "
-            "model's opinion alone (0% corrected in Protocol A), r-eaft teaches them first of all.",
+            "model's opinion alone (0% corrected in Protocol A).",
         ]
     learnt = 1 - found["tokens"]["stable"] / found["n_tokens"]
     return [
-        f"With next to nothing to correct, r-eaft would be eaft in all but name. {learnt:.1%} of the tokens are not "
+        f"Next to nothing here is to be corrected. {learnt:.1%} of the tokens are not "
         "known yet (uncertain, unknown or in conflict); sft learns those; what is stable has little loss.",
         *(
             ["The model knows nearly all of this already: training on it can change little for the better."]
@@ -74,7 +74,7 @@ def _why_tau(separating: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     )
 
 
-def _command(objective: str, tau: float | None, share: float, source: str, settings: ScanSettings) -> str:
+def _command(share: float, source: str, settings: ScanSettings) -> str:
     words = ["equipoise", "run"]
     if source.startswith(TESTBED):
         recipe = "instruct" if source == "testbed:instructions" else "knowledge-update"
@@ -83,6 +83,5 @@ def _command(objective: str, tau: float | None, share: float, source: str, setti
         words += ["own-model", f"data.updates={source}"]
     else:
         words += ["instruct", f"data.sources=[{source}]", "data.validation=0.05", "data.test=0.05", "dpo=null"]
-    words += [f"model.path={settings.model.path}", f"objective.name={objective}"]
-    params = f"{{tau: {tau}, alpha: 3.0}}" if objective == "r-eaft" else "{}"
-    return shlex.join([*words, f"objective.params={params}"])
+    words += [f"model.path={settings.model.path}", f"objective.name={OBJECTIVE}", "objective.params={}"]
+    return shlex.join(words)
