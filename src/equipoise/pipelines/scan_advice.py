@@ -48,8 +48,8 @@ def _why(share: float, found: Mapping[str, Any]) -> list[str]:
     if share >= FEW:
         return [
             "Among rows that mostly agree with the model r-eaft was to do better, but did not: on 50 contradictions "
-            "among 290 known facts of the testbed (one seed) sft corrected 100%, r-eaft 98% with tau 5 and 58% with a tau "
-            "that flags conflicts alone, and all kept what was known. Take r-eaft as an arm to compare with.",
+            "among 290 known facts of the testbed (one seed) sft corrected 100%, r-eaft 98% with tau 5 and 58% with a "
+            "tau that flags conflicts alone, and all kept what was known. Take r-eaft as an arm to compare with.",
             "First read the list: if these rows are themselves wrong, mend or drop them; eaft would leave the "
             "model's opinion alone (0% corrected in Protocol A).",
         ]
