@@ -98,10 +98,10 @@ def run(folder: Path) -> list[RunResult]:
         objectives=("r-eaft", "focal"),
         gradient_accumulation=2,
         checkpoint_every=3,
-        stopping={"block": 2, "checks": 2, "unsure": 1e9, "delta": 1.0},
+        stopping={"block": 2, "checks": 2, "unsure": 1e9, "delta": 2.0},
     )
     longer = [
-        CohortRun(r.name, r.examples, r.objective, r.settings.model_copy(update={"epochs": 4 + 3 * i}), r.seed)
+        CohortRun(r.name, r.examples, r.objective, r.settings.model_copy(update={"epochs": 4 + 6 * i}), r.seed)
         for i, r in enumerate(runs)
     ]
     return train_cohort(loaded(), longer, folder=folder)

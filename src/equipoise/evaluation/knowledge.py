@@ -2,8 +2,9 @@
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from equipoise.data.formatting import render_prompt
 from equipoise.metrics.api_calls import published_score, score_call
@@ -11,6 +12,8 @@ from equipoise.metrics.functions import score_function
 from equipoise.metrics.sandbox import run_unit_tests
 from equipoise.models.generation import generate_greedy
 from equipoise.models.loading import Loaded
+from equipoise.models.lora_stack import LoraStack
+from equipoise.models.stack_generation import generate_stacked
 from equipoise.records import Message, Prediction, Result
 
 
@@ -83,31 +86,65 @@ def evaluate(
     """
     predictions = []
     for task in tasks:
-        if not task.items:
-            continue
-        prompts = [render_prompt(loaded.tokenizer, item.conversation) for item in task.items]
-        golds = [loaded.tokenizer(answer).input_ids for item in task.items for answer in (item.gold, *item.accepted)]
-        budget = int(1.5 * max(map(len, golds))) + 8
-        outputs = generate_greedy(
-            loaded.model, loaded.tokenizer, prompts, max_new_tokens=budget, batch_tokens=batch_tokens
-        )
-        predictions += [
-            Prediction(
-                method=method,
-                seed=seed,
-                task=task.name,
-                item=item.id,
-                phrasing=item.phrasing,
-                prompt=item.conversation[-1].content,
-                gold=item.gold,
-                old=item.old,
-                output=output,
-                score=score(output, item, scorer=scorer, execute=execute),
-                published_score=None if item.old is None else published_score(output, item.gold, item.old),
+        if task.items:
+            prompts, budget = _asked(loaded.tokenizer, task)
+            outputs = generate_greedy(
+                loaded.model, loaded.tokenizer, prompts, max_new_tokens=budget, batch_tokens=batch_tokens
             )
-            for item, output in zip(task.items, outputs)
-        ]
+            predictions += _scored(task, outputs, method, seed, scorer, execute)
     return predictions
+
+
+def evaluate_stack(
+    stack: LoraStack,
+    tokenizer: Any,
+    tasks: Sequence[Task],
+    *,
+    runs: Sequence[tuple[str, int]],
+    scorer: str = "auto",
+    execute: bool = False,
+    batch_tokens: int = 32768,
+) -> list[list[Prediction]]:
+    """What `evaluate` gives for each run of a stack, all runs answering in shared batches.
+
+    Args:
+        runs: method and seed of each.
+        batch_tokens: of all runs together.
+    """
+    predictions: list[list[Prediction]] = [[] for _ in runs]
+    for task in tasks:
+        if task.items:
+            prompts, budget = _asked(tokenizer, task)
+            answers = generate_stacked(stack, tokenizer, prompts, max_new_tokens=budget, batch_tokens=batch_tokens)
+            for mine, (method, seed), given in zip(predictions, runs, answers, strict=True):
+                outputs = tokenizer.batch_decode([answer.ids for answer in given], skip_special_tokens=True)
+                mine += _scored(task, outputs, method, seed, scorer, execute)
+    return predictions
+
+
+def _asked(tokenizer: Any, task: Task) -> tuple[list[list[int]], int]:
+    """The prompts of a task, and how many tokens an answer may have."""
+    golds = [tokenizer(answer).input_ids for item in task.items for answer in (item.gold, *item.accepted)]
+    return [render_prompt(tokenizer, item.conversation) for item in task.items], int(1.5 * max(map(len, golds))) + 8
+
+
+def _scored(
+    task: Task, outputs: Sequence[str], method: str, seed: int, scorer: str, execute: bool
+) -> Iterator[Prediction]:
+    for item, output in zip(task.items, outputs):
+        yield Prediction(
+            method=method,
+            seed=seed,
+            task=task.name,
+            item=item.id,
+            phrasing=item.phrasing,
+            prompt=item.conversation[-1].content,
+            gold=item.gold,
+            old=item.old,
+            output=output,
+            score=score(output, item, scorer=scorer, execute=execute),
+            published_score=None if item.old is None else published_score(output, item.gold, item.old),
+        )
 
 
 def summarise(predictions: Iterable[Prediction], *, scoring: str = "strict") -> list[Result]:

@@ -43,8 +43,14 @@ def _greedy(model: Any, prompts: list[list[int]], stops: list[int], new: int, an
     from transformers import DynamicCache
 
     runs, device = len(answers), model.device
-    ids, mask, positions = (part.repeat(runs, 1) for part in left_padded(prompts, device))
+    shared = _shared(prompts)
     cache = DynamicCache(config=model.config)
+    if shared:
+        start = torch.tensor(prompts[0][:shared], device=device).repeat(runs, 1)
+        model.base_model(input_ids=start, past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(len(prompts))
+    ids, mask, positions = (part.repeat(runs, 1) for part in left_padded([p[shared:] for p in prompts], device))
+    mask, positions = torch.cat([mask.new_ones(len(mask), shared), mask], 1), positions + shared
     options = last_only(model)
     stop = torch.tensor(stops, device=device)
     left = [answer for mine in answers for answer in mine]  # row by row
@@ -77,3 +83,13 @@ def _greedy(model: Any, prompts: list[list[int]], stops: list[int], new: int, an
         ids = chosen[:, None]
         mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], 1)
         positions = positions[:, -1:] + 1
+
+
+def _shared(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with alike, such as a template's: a run reads them once. The last stays out."""
+    alike = 0
+    for column in zip(*(prompt[:-1] for prompt in prompts)):
+        if len(set(column)) > 1:
+            break
+        alike += 1
+    return alike

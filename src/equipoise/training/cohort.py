@@ -110,9 +110,7 @@ def _plan(places: Path, names: list[str], fit: int) -> list[list[str]]:
         return plan["cohorts"]
     cohorts = [names[i : i + fit] for i in range(0, len(names), fit)]
     if len(cohorts) > 1:
-        say(
-            f"{fit} of the {len(names)} runs fit into memory at once; the rest follow in {len(cohorts) - 1} more rounds"
-        )
+        say(f"{fit} of the {len(names)} runs fit into memory at once; the others follow: {len(cohorts)} cohorts in all")
     journal.write_json(path, {"cohorts": cohorts})
     return cohorts
 
@@ -135,8 +133,8 @@ def _train_one(
         rows = torch.stack([parameters_of_new(loaded, run) for run in runs])
         adapted = open_files.enter_context(with_adapter(loaded, runs[0]))
         if runs[0].settings.gradient_checkpointing:
-            adapted.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
-            open_files.callback(adapted.get_base_model().gradient_checkpointing_disable)
+            adapted.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
+            open_files.callback(adapted.get_base_model().activation_checkpointing_disable)
         write = partial(write_model, loaded, base)
         cohort = Cohort(
             LoraStack(adapted, rows.to(loaded.model.device)),

@@ -135,12 +135,12 @@ class Cohort:
             body = base.base_model(input_ids=ids, position_ids=packing.positions, use_cache=False)
             hidden = body.last_hidden_state
             losses = []
-            for i, member in enumerate(members):
+            for i, (member, states) in enumerate(zip(members, hidden.unbind())):  # a slice each would add up R^2 zeros
                 if not drawn[i]:
                     continue
                 objective = member.objective
                 items = max(member.items(self.step), 1)
-                out = token_loss(base, hidden[i, :-1], labels[i, 1:], self.formula, objective, items)
+                out = token_loss(base, states, labels[i], self.formula, objective, items)
                 share = 1 if objective.normalize == "tokens" else 1 / len(member.batches(self.step))
                 losses.append(out["loss"] * share)
                 member.meter.add(losses[-1], out)
@@ -247,7 +247,7 @@ def _lengths(members: Sequence[Member], drawn: Sequence[Sequence[int]]) -> list[
 def _packed_rows(
     members: Sequence[Member], drawn: Sequence[Sequence[int]], device: torch.device
 ) -> tuple[Tensor, Tensor, Packing]:
-    """Token ids and labels [R, N]: a run's examples one after the other, no label where nothing predicts the token."""
+    """Token ids [R, N], a run's examples one after the other, and at each token the label that it is to predict."""
     packing = Packing.of(_lengths(members, drawn), device)
     ids = torch.zeros(packing.positions.shape, dtype=torch.long)
     labels = torch.full_like(ids, IGNORE)
@@ -255,7 +255,7 @@ def _packed_rows(
         rows = [member.data.rows[i] for i in batch]
         mine = [token for row in rows for token in row.input_ids]
         ids[r, : len(mine)] = torch.tensor(mine, dtype=torch.long)
-        labels[r, : len(mine)] = torch.tensor([t for row in rows for t in (IGNORE, *row.labels[1:])], dtype=torch.long)
+        labels[r, : len(mine)] = torch.tensor([t for row in rows for t in (*row.labels[1:], IGNORE)], dtype=torch.long)
     return ids.to(device), labels.to(device), packing
 
 
