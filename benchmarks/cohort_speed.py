@@ -149,7 +149,7 @@ def process(epochs: int, seed: int) -> float:
         options = [f"training.epochs={epochs}", "training.checkpoint_every=null", f"seed={seed}"]
         command = [sys.executable, "-m", "equipoise.cli", "run", "knowledge-update", *options]
         started = time.perf_counter()
-        subprocess.run([*command, "--output", str(Path(folder) / "run")], check=True, capture_output=True)
+        subprocess.run([*command, "--out", str(Path(folder) / "run")], check=True, capture_output=True)
         return time.perf_counter() - started
 
 

@@ -26,6 +26,7 @@ OBJECTIVES = {
     "dft": ObjectiveSettings(name="dft", normalize="weights"),
     "focal": ObjectiveSettings(name="focal", detach_weights=False),
 }
+WITH_MEMORY = {"recent": ObjectiveSettings(name="r-eaft-recent", params={"quantile": 0.5, "tau": 1.0, "window": 128})}
 SCHEDULES = ("linear", "cosine", "constant_with_warmup")
 
 
@@ -51,7 +52,7 @@ def runs_of(
     examples: list[Example] | None = None, *, dropout: float = 0.0, objectives: Any = tuple(OBJECTIVES), **changes: Any
 ) -> list[CohortRun]:
     """Three runs for each objective, that differ in seed, learning rate, schedule and clipping."""
-    runs = []
+    runs, known = [], OBJECTIVES | WITH_MEMORY
     for name in objectives:
         for k, schedule in enumerate(SCHEDULES):
             options: dict[str, Any] = {
@@ -66,9 +67,7 @@ def runs_of(
                 "checkpoint_every": None,
                 **changes,
             }
-            runs.append(
-                CohortRun(f"{name}/seed-{k}", examples or alike(), OBJECTIVES[name], TrainSettings(**options), k)
-            )
+            runs.append(CohortRun(f"{name}/seed-{k}", examples or alike(), known[name], TrainSettings(**options), k))
     return runs
 
 
@@ -95,7 +94,7 @@ def run(folder: Path) -> list[RunResult]:
     runs = runs_of(
         tiny_examples(11),
         dropout=0.2,
-        objectives=("r-eaft", "focal"),
+        objectives=("recent", "focal"),
         gradient_accumulation=2,
         checkpoint_every=3,
         stopping={"block": 2, "checks": 2, "unsure": 1e9, "delta": 2.0},

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cohort_runs import initial, loaded, parameters, runs_of
+from cohort_runs import OBJECTIVES, initial, loaded, parameters, runs_of
 from peft import PeftModel
 from tiny_models import tiny_examples, tiny_model
 
@@ -52,7 +52,9 @@ def test_padded_wider_by_its_company_a_run_differs_by_rounding_alone(tmp_path, d
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "phi"])
 def test_a_cohort_agrees_with_the_single_trainer(tmp_path, architecture, accumulation):
     """An oracle that shares neither loop nor optimizer step: TRL's trainer, and PEFT's own layers."""
-    runs = runs_of(tiny_examples(11), gradient_accumulation=accumulation)[:: 4 if architecture == "llama" else 7]
+    objectives = (*OBJECTIVES, "recent")
+    runs = runs_of(tiny_examples(11), objectives=objectives, gradient_accumulation=accumulation)
+    runs = runs[:: 4 if architecture == "llama" else 8]
     together = train_cohort(loaded(architecture), runs, folder=tmp_path / "all")
     for one, out in zip(runs, together):
         given = {"objective": one.objective, "settings": one.settings, "seed": one.seed}

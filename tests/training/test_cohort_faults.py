@@ -25,7 +25,7 @@ from equipoise.training.cohort_loop import Cohort
 from equipoise.training.interrupts import Interrupted
 from equipoise.training.settings import LoraSettings
 
-NAMES = [f"{objective}/seed-{k}" for objective in ("r-eaft", "focal") for k in range(3)]
+NAMES = [f"{objective}/seed-{k}" for objective in ("recent", "focal") for k in range(3)]
 
 
 def with_settings(one, **changes):

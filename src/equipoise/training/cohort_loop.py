@@ -97,7 +97,7 @@ class Cohort:
             try:
                 self.stack.grads.zero_()
                 for member in self.members:
-                    member.meter.reset()
+                    member.begin()
                 for micro in range(max(len(member.batches(self.step)) for member in self.members)):
                     for first in range(0, len(self.members), self.at_once):
                         self._pass(slice(first, min(first + self.at_once, len(self.members))), micro)
@@ -143,7 +143,7 @@ class Cohort:
                 out = token_loss(base, states, labels[i], self.formula, objective, items)
                 share = 1 if objective.normalize == "tokens" else 1 / len(member.batches(self.step))
                 losses.append(out["loss"] * share)
-                member.meter.add(losses[-1], out)
+                member.add(losses[-1], out)
             torch.autograd.backward(losses)
 
     def _update_all(self) -> list[int]:

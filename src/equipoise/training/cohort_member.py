@@ -92,6 +92,7 @@ class Member:
             chosen = self.settings.stopping.model_dump()
             self.stopper = StoppingCallback(chosen, len(data.rows), sum(self.supervised))
             self.stopper.rule.warmup_steps = self.warmup
+        self._told: list[tuple[Tensor, Tensor]] = []
         self.seconds = 0.0
         self.error: UserError | None = None
         self._epoch: tuple[int, list[list[int]]] = (-1, [])
@@ -155,6 +156,17 @@ class Member:
             self.scheduler = _schedule(s, self.optimizer, self.warmup, self.steps)
         self.parameter, self.grad = parameter, grad
 
+    def begin(self) -> None:
+        """Forget what the step under way has summed up."""
+        self.meter.reset()
+        self._told = []
+
+    def add(self, loss: Tensor, out: dict[str, Tensor]) -> None:
+        """Take in a micro-batch: its share of the step's loss, and what `token_loss` says of its tokens."""
+        self.meter.add(loss, out)
+        if self.objective.weighting.recent is not None:
+            self._told.append((out["nll"], out["entropy"]))
+
     def update(self, step: int) -> tuple[dict[str, Any], Verdict | None]:
         """Clip, step the optimizer, and write the step down; a loss or gradient that is no number skips the step.
 
@@ -169,6 +181,8 @@ class Member:
         if fine:
             self.optimizer.step()
         self.scheduler.step()
+        for nll, entropy in self._told:
+            self.objective.weighting.observe(nll, entropy / self.meter.log_v)
         done = (step - 1) % self.steps_per_epoch * self.settings.gradient_accumulation + len(self.batches(step))
         row: dict[str, Any] = {
             "step": step,
@@ -206,7 +220,12 @@ class Member:
 
     def plain(self) -> dict[str, Any]:
         """What a checkpoint holds of it as plain JSON."""
-        return {"seconds": self.seconds, "stopping": None if self.stopper is None else self.stopper.kept}
+        recent = self.objective.weighting.recent
+        return {
+            "seconds": self.seconds,
+            "stopping": None if self.stopper is None else self.stopper.kept,
+            "shocks": None if recent is None else recent.shocks,
+        }
 
     def restore(self, step: int, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
         """Go on after `step`, from what `tensors` and `plain` gave then."""
@@ -222,6 +241,8 @@ class Member:
         self.anomalies.restore(self.anomalies.journal.rows, step)
         if self.stopper is not None:
             self.stopper.kept = plain["stopping"]
+        if self.objective.weighting.recent is not None:
+            self.objective.weighting.recent.shocks = plain["shocks"]
 
     def result(self, steps: int) -> RunResult:
         return RunResult(
