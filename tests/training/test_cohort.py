@@ -6,8 +6,10 @@ from cohort_runs import OBJECTIVES, initial, loaded, parameters, runs_of
 from peft import PeftModel
 from tiny_models import tiny_examples, tiny_model
 
+from equipoise.evaluation.knowledge import Item, Task, evaluate, evaluate_stack
 from equipoise.journal import read_journal
 from equipoise.models.generation import generate
+from equipoise.models.loading import Loaded
 from equipoise.models.lora_stack import stack_of
 from equipoise.models.quiet import quiet
 from equipoise.models.stack_generation import generate_stacked
@@ -106,3 +108,19 @@ def test_answers_of_all_runs_in_shared_batches_are_those_of_each_run(tmp_path):
                 assert [a.logprob for a in mine] == pytest.approx([a.logprob for a in alone], abs=1e-3)
     assert len({tuple(tuple(a.ids) for a in mine) for mine in together}) > 1
     assert len({len(a.ids) for mine in together for a in mine}) > 2
+
+
+def test_scores_of_all_runs_are_those_of_each_run(tmp_path):
+    base = loaded()
+    examples = tiny_examples(11)
+    runs = runs_of(examples, learning_rate=3e-2, epochs=6, objectives=("sft", "focal"))
+    out = train_cohort(base, runs, folder=tmp_path)
+    items = tuple(Item(e.id, tuple(e.messages[:1]), e.messages[1].content) for e in examples)
+    asked = [Task("correction", items[:6]), Task("retention", ()), Task("locality", items[6:])]
+    with stack_of(base, [result.final for result in out]) as stack:
+        names = [(run.name, run.seed) for run in runs]
+        together = evaluate_stack(stack, base.tokenizer, asked, runs=names, batch_tokens=300)
+        for i, run in enumerate(runs):
+            alone = Loaded(stack.model_of(i), base.tokenizer, "tiny")
+            assert together[i] == evaluate(alone, asked, method=run.name, seed=run.seed)
+    assert len({tuple(row.output for row in mine) for mine in together}) > 1
