@@ -72,7 +72,7 @@ def run(
 
 @app.command()
 def protocol(
-    name: Annotated[str, typer.Argument(help="Which protocol: a, b, s, t or curriculum; or compare.")],
+    name: Annotated[str, typer.Argument(help="Which protocol: a, b, s, t, frontier or curriculum; or compare.")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change; for compare, finished runs."),

@@ -8,11 +8,17 @@ from equipoise import catalogue
 from equipoise.config import resolve
 from equipoise.errors import UserError
 from equipoise.pipelines.confidence_settings import ConfidenceRecipe
+from equipoise.pipelines.frontier_settings import FrontierRecipe
 from equipoise.pipelines.instruct_settings import InstructRecipe
 from equipoise.pipelines.settings import KnowledgeUpdateRecipe, ProtocolRecipe
 from equipoise.pipelines.synthetic_settings import SyntheticRecipe
 
-PIPELINES = {"confidence_tokens": ConfidenceRecipe, "synthetic_rl": SyntheticRecipe, "instruct": InstructRecipe}
+PIPELINES = {
+    "confidence_tokens": ConfidenceRecipe,
+    "synthetic_rl": SyntheticRecipe,
+    "instruct": InstructRecipe,
+    "frontier": FrontierRecipe,
+}
 
 
 def test_every_built_in_recipe_is_found_described_and_valid():

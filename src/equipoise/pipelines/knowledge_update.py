@@ -21,7 +21,7 @@ from equipoise.records import Example, Message, Prediction
 from equipoise.testbed.examples import TESTBED, fact_example, load_facts
 from equipoise.testbed.world import World
 from equipoise.training.assembly import check_settings, trainable_parameters
-from equipoise.training.settings import ObjectiveSettings
+from equipoise.training.settings import ObjectiveSettings, TrainSettings
 from equipoise.training.sft import train
 
 UNTRAINED = "untrained"
@@ -210,9 +210,12 @@ def training_rows(recipe: KnowledgeUpdateRecipe, data: KnowledgeData) -> list[Ex
 
 def step_count(recipe: KnowledgeUpdateRecipe, data: KnowledgeData) -> int:
     """Count the optimizer steps of one run, for progress; packing makes them fewer."""
-    settings = recipe.training
-    batches = math.ceil(len(training_rows(recipe, data)) / settings.batch_size)
-    return math.ceil(batches / settings.gradient_accumulation) * settings.epochs
+    return steps_of_an_epoch(len(training_rows(recipe, data)), recipe.training) * recipe.training.epochs
+
+
+def steps_of_an_epoch(rows: int, settings: TrainSettings) -> int:
+    """Count the optimizer steps that so many rows take once through, unless they are packed."""
+    return math.ceil(math.ceil(rows / settings.batch_size) / settings.gradient_accumulation)
 
 
 def preview(loaded: Loaded, recipe: KnowledgeUpdateRecipe, data: KnowledgeData, *, copies: int = 1) -> dict[str, Any]:

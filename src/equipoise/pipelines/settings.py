@@ -29,18 +29,23 @@ class DataSettings(Section):
     max_bad_share: float = Field(default=0.05, ge=0, le=1)
 
 
-class EvaluationSettings(Section):
-    """How answers are scored: `auto` takes the parsed call, the parsed function or the exact text, as gold is.
+class ScoringSettings(Section):
+    """How answers are scored: `auto` takes the parsed call, the parsed function or the exact text, as gold is."""
+
+    scorer: Literal["auto", "call", "function", "exact"] = "auto"
+    scoring: Literal["strict", "published"] = "strict"
+    run_unit_tests: bool = False  # executes generated functions in a limited subprocess
+    batch_tokens: int = Field(default=8192, ge=1)
+
+
+class EvaluationSettings(ScoringSettings):
+    """How a run is scored and its arms are compared.
 
     `weights_every` so many epochs the mean weight that the objective gives the tokens of updates, and of rehearsed
     rows, is written to `validation.jsonl`.
     """
 
-    scorer: Literal["auto", "call", "function", "exact"] = "auto"
-    scoring: Literal["strict", "published"] = "strict"
-    run_unit_tests: bool = False  # executes generated functions in a limited subprocess
     margin: float = Field(default=0.05, gt=0, lt=1)  # of the equivalence test on retention
-    batch_tokens: int = Field(default=8192, ge=1)
     weights_every: int | None = Field(default=None, ge=1)
 
 

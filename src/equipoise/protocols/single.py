@@ -9,6 +9,7 @@ from equipoise.console import say, table
 from equipoise.disk import make_folder
 from equipoise.errors import UserError
 from equipoise.journal import write_jsonl
+from equipoise.pipelines.frontier_settings import FrontierRecipe
 from equipoise.pipelines.settings import KnowledgeUpdateRecipe, ProtocolRecipe, names_a_folder
 from equipoise.pipelines.trained import run_of, trained_model
 from equipoise.report.build import build_report
@@ -44,6 +45,10 @@ def run_recipe(
         from equipoise.protocols.instruct import preview_instruct, run_instruct
 
         return preview_instruct(path, overrides) if dry_run else run_instruct(path, overrides, out, until=until)
+    if pipeline == "frontier":
+        from equipoise.protocols.frontier import preview_frontier, run_frontier
+
+        return preview_frontier(path, overrides) if dry_run else run_frontier(path, overrides, out)
     settings = resolve_grid(path, overrides)
     if dry_run:
         _preview(settings)
@@ -105,7 +110,7 @@ def _preview(settings: ProtocolRecipe) -> None:
     from equipoise.pipelines.knowledge_update import load_data, preview
     from equipoise.protocols.grid import cells, check_arms
 
-    check_arms(settings)
+    check_arms(settings.arms)
     data = load_data(settings.data)
     runs = sum(1 for _ in cells(settings)) - 1
     seen = preview(load_model(settings.model), settings, data, copies=min(runs, 2))
@@ -140,7 +145,8 @@ def evaluate_model(model: str, recipe: str | None, overrides: list[str], out: Pa
         from equipoise.protocols.instruct import evaluate_instruct
 
         return evaluate_instruct(model, own, overrides, out)
-    settings = resolve_grid(own, overrides)
+    frontier = pipeline == "frontier"
+    settings = resolve(FrontierRecipe, own, overrides) if frontier else resolve_grid(own, overrides)
     target = trained_model(model, overrides, base=settings.model)
     if out:
         make_folder(out)  # before the work whose result it is to hold

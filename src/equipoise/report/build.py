@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from equipoise.journal import write_atomic
-from equipoise.report import confidence, heat, instruct, plane, plots, scan, synthetic, tables
+from equipoise.report import confidence, frontier, heat, instruct, plane, plots, scan, synthetic, tables
 from equipoise.report.arms import Arm, styles, weighting_of
 from equipoise.report.confidence_reading import read_confidence_run
 from equipoise.report.instruct_reading import read_instruct_run
@@ -22,12 +22,14 @@ PAGES: dict[str, Callable[[Path], str]] = {
     "confidence_tokens": lambda path: confidence.render(read_confidence_run(path)),
     "synthetic_rl": lambda path: synthetic.render(read_synthetic_run(path)),
     "instruct": lambda path: instruct.render(read_instruct_run(path)),
+    "frontier": lambda path: frontier.render(frontier.read_frontier_run(path), GLYPHS),
 }
 # which analysis is whose
 LEFT = {
     "confidence.json": "confidence_tokens",
     "synthetic.json": "synthetic_rl",
     "instruct.json": "instruct",
+    "frontier.json": "frontier",
 }
 
 

@@ -11,7 +11,7 @@ import yaml
 from equipoise.errors import UserError
 from equipoise.journal import read_journal
 
-ANALYSES = ("analysis.json", "confidence.json", "synthetic.json", "instruct.json")
+ANALYSES = ("analysis.json", "confidence.json", "synthetic.json", "instruct.json", "frontier.json")
 KNOWN = (*ANALYSES, "results.json", "metrics.jsonl", "predictions.jsonl", "cells", "config.yaml")
 Rows = list[dict[str, Any]]
 Curves = dict[str, dict[str, Rows]]  # arm -> seed -> rows

@@ -1,0 +1,161 @@
+"""One training of a frontier, scored at several epochs on its way."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from equipoise.data.formatting import Formatted, render_all
+from equipoise.errors import UserError
+from equipoise.evaluation.knowledge import Task, evaluate
+from equipoise.journal import write_jsonl
+from equipoise.models.loading import Loaded
+from equipoise.pipelines.frontier_settings import FrontierRecipe
+from equipoise.pipelines.knowledge_update import UNTRAINED, KnowledgeData, load_data, steps_of_an_epoch, tasks
+from equipoise.records import Example, Prediction
+from equipoise.training.assembly import check_settings
+from equipoise.training.sft import train
+
+READING = ("task", "item", "phrasing", "output", "score", "published_score")  # the questions are the untrained model's
+
+
+@dataclass(frozen=True)
+class FrontierData:
+    """The rows of a frontier.
+
+    Attributes:
+        known: `keep` is what no arm trains on.
+        rehearsed: rows to keep that a rehearsing arm trains on.
+    """
+
+    known: KnowledgeData
+    rehearsed: list[Example]
+
+    def tasks(self, *, rehearsed: bool) -> list[Task]:
+        """Lay out what is asked: correction, locality and retention, and on demand the rows that are rehearsed."""
+        asked = [task for task in tasks(self.known) if task.name != "generalisation"]
+        if rehearsed:
+            (kept,) = (t for t in tasks(replace(self.known, keep=self.rehearsed)) if t.name == "locality")
+            asked.append(Task("rehearsed", kept.items))
+        return asked
+
+    def rows(self, recipe: FrontierRecipe, arm: str) -> list[Example]:
+        """What an arm trains on."""
+        return self.known.updates + (self.rehearsed if recipe.arms[arm].rehearse else [])
+
+
+def load_frontier_data(recipe: FrontierRecipe) -> FrontierData:
+    """Read the rows; if any arm rehearses, every second row to keep is for that, and the others measure all arms.
+
+    Raises:
+        UserError: a source cannot be read, or there is too little to choose a setting on one half and report the other.
+    """
+    known = load_data(recipe.data)
+    rehearsed = known.keep[::2] if recipe.rehearses else []
+    known = replace(known, keep=known.keep[1::2] if recipe.rehearses else known.keep)
+    for field, rows in (("updates", known.updates), ("keep", known.keep), ("skills", known.skills)):
+        if len(rows) == 1 or (field == "updates" and not rows):
+            raise UserError(
+                f"{len(rows)} row of {field} to score: a setting is chosen on one half and reported on the other",
+                where=f"data.{field}",
+                fix="give at least two (four of keep where an arm rehearses)",
+            )
+    if not known.keep and not known.skills:
+        raise UserError("there is nothing to keep", where="data.keep", fix="give data.keep or data.skills")
+    return FrontierData(known, rehearsed)
+
+
+def render_arm(loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, arm: str) -> Formatted:
+    """The rows of an arm as they are trained on.
+
+    Raises:
+        UserError: too many rows cannot be trained on, or the settings do not fit the model.
+    """
+    settings = recipe.settings_of(arm, recipe.learning_rates[0])
+    check_settings(loaded.model, settings)
+    return render_all(
+        loaded.tokenizer,
+        data.rows(recipe, arm),
+        train_on_prompt=settings.train_on_prompt,
+        max_length=settings.max_length,
+        max_bad_share=settings.max_bad_share,
+    )
+
+
+def score_before(loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, folder: Path) -> dict[str, Any]:
+    """Score the model as it came, with every question written out."""
+    predictions = _answers(loaded, recipe, data.tasks(rehearsed=recipe.rehearses), UNTRAINED, 0)
+    write_jsonl(folder / "predictions.jsonl", (row.model_dump() for row in predictions))
+    _write(folder, "epoch-0", predictions)
+    return {"scored": len(predictions), "epochs": {"epoch-0": 0.0}}
+
+
+def train_and_score(
+    loaded: Loaded,
+    recipe: FrontierRecipe,
+    data: FrontierData,
+    folder: Path,
+    *,
+    arm: str,
+    rate: float,
+    seed: int,
+    on_step: Callable[[dict[str, Any]], None] | None = None,
+    keep_base: bool = True,
+) -> dict[str, Any]:
+    """Train an arm at one learning rate, and score it after each epoch of `score_at`, or where its rule stopped it.
+
+    Answers go to `epoch-N.jsonl`, or `end.jsonl`, as soon as they are there: a training that is resumed from a
+    checkpoint does not come by its earlier epochs again.
+
+    Returns:
+        `scored` answers, `epochs` by the name of their file, and `stopped`, the rule's sentence.
+    """
+    settings, rows = recipe.settings_of(arm, rate), render_arm(loaded, recipe, data, arm)
+    epoch, asked = steps_of_an_epoch(len(rows.rows), settings), data.tasks(rehearsed=recipe.arms[arm].rehearse)
+    on_the_way = [] if settings.stopping else [n for n in recipe.score_at if n < settings.epochs]
+    due = {n * epoch: f"epoch-{n}" for n in on_the_way}
+
+    def read(model: Any, step: int) -> dict[str, float]:
+        if step not in due:
+            return {}
+        predictions = _answers(replace(loaded, model=model), recipe, asked, f"{arm}@{rate:g}", seed)
+        _write(folder, due[step], predictions)
+        right = [row.score for row in predictions if row.task == "correction"]
+        return {"correction": sum(right) / len(right)}
+
+    result = train(
+        loaded,
+        rows,
+        objective=recipe.arms[arm].objective,
+        settings=settings,
+        folder=folder,
+        seed=seed,
+        validate=read,
+        on_step=on_step,
+        keep_base=keep_base,
+    )
+    last = "end" if settings.stopping else f"epoch-{settings.epochs}"
+    predictions = _answers(replace(loaded, model=result.model), recipe, asked, f"{arm}@{rate:g}", seed)
+    _write(folder, last, predictions)
+    return {
+        "scored": len(predictions) * (len(due) + 1),
+        "epochs": {**{f"epoch-{n}": float(n) for n in on_the_way}, last: result.steps / epoch},
+        "stopped": None if result.stopped is None else result.stopped.sentence,
+    }
+
+
+def _answers(loaded: Loaded, recipe: FrontierRecipe, asked: Sequence[Task], method: str, seed: int) -> list[Prediction]:
+    how = recipe.evaluation
+    return evaluate(
+        loaded,
+        asked,
+        method=method,
+        seed=seed,
+        scorer=how.scorer,
+        execute=how.run_unit_tests,
+        batch_tokens=how.batch_tokens,
+    )
+
+
+def _write(folder: Path, name: str, predictions: Sequence[Prediction]) -> None:
+    write_jsonl(folder / f"{name}.jsonl", (row.model_dump(include=set(READING)) for row in predictions))

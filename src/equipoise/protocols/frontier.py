@@ -1,0 +1,159 @@
+"""The frontier: every arm at every learning rate, scored along the way; run, gathered, analysed, shown."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from equipoise.config import dump_yaml, resolve
+from equipoise.console import say, table
+from equipoise.journal import read_journal, write_json
+from equipoise.pipelines.frontier_settings import FrontierRecipe
+from equipoise.protocols.frontier_analysis import ArmScores, Row, analyse
+from equipoise.records import Result
+from equipoise.report.build import build_report
+from equipoise.runs import Run
+
+UNTRAINED = "untrained"
+ANALYSIS = "frontier.json"
+
+
+def run_frontier(path: Path, overrides: list[str], out: Path | None) -> Path:
+    """Run, or go on with, a frontier in `out`, by default the folder of its name under `runs`; return the folder.
+
+    Raises:
+        UserError: the recipe, the data or the model is at fault, or the folder holds another run.
+    """
+    recipe = resolve(FrontierRecipe, path, overrides)
+    folder = out or Run.named(Path("runs"), recipe.name)
+    from equipoise.pipelines.frontier import load_frontier_data, render_arm, score_before, train_and_score
+    from equipoise.pipelines.knowledge_update import steps_of_an_epoch
+    from equipoise.protocols.grid import Cell, Grid, OnStep, check_arms, run_cells
+
+    check_arms(recipe.arms)
+    data = load_frontier_data(recipe)
+
+    def steps(cell: Cell) -> int:
+        rows = data.rows(recipe, cell.arm) if cell.rate is not None else []
+        return steps_of_an_epoch(len(rows), recipe.training) * max(recipe.score_at)
+
+    def work(cell: Cell, loaded: Any, place: Path, on_step: OnStep, keep_base: bool) -> Row:
+        if cell.rate is None:
+            return score_before(loaded, recipe, data, place)
+        setting = {"arm": cell.arm, "rate": cell.rate, "seed": cell.seed}
+        return train_and_score(loaded, recipe, data, place, **setting, on_step=on_step, keep_base=keep_base)
+
+    grid = Grid(
+        recipe,
+        recipe.model,
+        [Cell(UNTRAINED, 0), *(Cell(arm, seed, rate) for arm, rate, seed in recipe.trainings())],
+        data.known.hashes,
+        recipe.seed,
+        check=lambda loaded: [render_arm(loaded, recipe, data, arm) for arm in recipe.arms],
+        steps=steps,
+        work=work,
+    )
+    run_cells(grid, folder, title=recipe.name)
+    show(finish(folder, recipe))
+    say(f"report:  {build_report(folder)}")
+    return folder
+
+
+def finish(folder: Path, recipe: FrontierRecipe) -> Row:
+    """Gather the finished cells of `folder` into `results.json` and `frontier.json`; return the analysis."""
+    scores = gather(folder, recipe)
+    before = {task: float(values.mean()) for task, values in _before(folder, recipe).items()}
+    analysis = analyse(scores, seeds=recipe.seeds, against=recipe.against, levels=recipe.levels, untrained=before)
+    write_json(folder / "results.json", [row.model_dump() for row in flat(analysis)])
+    write_json(folder / ANALYSIS, analysis)
+    return analysis
+
+
+def gather(folder: Path, recipe: FrontierRecipe) -> dict[str, ArmScores]:
+    """Read what every arm's trainings answered, seeds and settings in the recipe's order."""
+    done = read_journal(folder / "cells.jsonl").rows
+    cells = {(row["arm"], row.get("learning_rate"), row["seed"]): row for row in done}
+    found = {}
+    for arm, how in recipe.arms.items():
+        read: list[tuple[int | None, str]] = [(epoch, f"epoch-{epoch}") for epoch in sorted(recipe.score_at)]
+        read = [(None, "end")] if how.stopping else read
+        settings = [(rate, epoch, name) for rate in recipe.learning_rates for epoch, name in read]
+        rows = [[cells[arm, rate, seed] for rate, _, _ in settings] for seed in recipe.seeds]
+        answers = [
+            [_scores(folder / "cells" / row["cell"], name, recipe) for row, (_, _, name) in zip(by_seed, settings)]
+            for by_seed in rows
+        ]
+        tasks = answers[0][0]
+        found[arm] = ArmScores(
+            settings=[(rate, epoch) for rate, epoch, _ in settings],
+            items={task: np.array([[one[task] for one in by_seed] for by_seed in answers]) for task in tasks},
+            epochs=np.array([[row["epochs"][name] for row, (_, _, name) in zip(r, settings)] for r in rows]),
+        )
+    return found
+
+
+def _before(folder: Path, recipe: FrontierRecipe) -> dict[str, Any]:
+    return _scores(folder / "cells" / UNTRAINED, "epoch-0", recipe)
+
+
+def _scores(folder: Path, name: str, recipe: FrontierRecipe) -> dict[str, Any]:
+    """Scores by task, items in the order in which all models were asked."""
+    published, found = recipe.evaluation.scoring == "published", {}
+    for row in read_journal(folder / f"{name}.jsonl").rows:
+        other = published and row["published_score"] is not None
+        found.setdefault(row["task"], []).append(row["published_score" if other else "score"])
+    return {task: np.array(scores, dtype=np.float64) for task, scores in found.items()}
+
+
+def flat(analysis: Row) -> list[Result]:
+    """The flat table: a method is an arm with its learning rate and epoch."""
+    n = analysis["n"]
+    rows = [(UNTRAINED, 0, task, value) for task, value in analysis["untrained"].items()]
+    for point in analysis["points"]:
+        method = f"{point['arm']}@{point['learning_rate']:g}x{point['epoch']:g}"
+        rows += [(method, point["seed"], task, point[task]) for task in n if task in point]
+    return [
+        Result(method=method, seed=seed, task=task, metric="accuracy", value=value, n=n[task])
+        for method, seed, task, value in rows
+    ]
+
+
+def show(analysis: Row) -> None:
+    """Print, for each task to keep, a row an arm: what is kept at each level of correction, and the hypervolume."""
+    for task in analysis["kept"]:
+        columns = ["arm", *(f"at {100 * level:g}% corrected" for level in analysis["levels"]), "hypervolume"]
+        rows = []
+        for arm, row in analysis["arms"].items():
+            found = [*row["matched"][task], row["hypervolume"][task]]
+            rows.append([arm, *(_cell(one, len(analysis["seeds"])) for one in found)])
+        before = analysis["untrained"][task]
+        table(f"{task} kept, in % (untrained: {100 * before:.1f})", columns, rows)
+    for answer in analysis["answers"]:
+        say(answer["sentence"])
+
+
+def _cell(row: Row, seeds: int) -> str:
+    if row["mean"] is None:
+        return "not reached" if not row["reached"] else f"reached by {row['reached']} of {seeds} seeds"
+    ends = "" if row["ci"] is None else f"  [{100 * row['ci'][0]:.1f}, {100 * row['ci'][1]:.1f}]"
+    return f"{100 * row['mean']:.1f}{ends}"
+
+
+def preview_frontier(path: Path, overrides: list[str]) -> None:
+    """Print what a run would do: the resolved config, the trainings, rows and steps of each arm, what is scored."""
+    recipe = resolve(FrontierRecipe, path, overrides)
+    from equipoise.models.loading import load_model
+    from equipoise.pipelines.frontier import load_frontier_data, render_arm
+    from equipoise.pipelines.knowledge_update import steps_of_an_epoch
+    from equipoise.protocols.grid import check_arms
+
+    check_arms(recipe.arms)
+    data, loaded = load_frontier_data(recipe), load_model(recipe.model)
+    print(dump_yaml(recipe))
+    print(f"trainings: {len(list(recipe.trainings()))}, scored after epochs {', '.join(map(str, recipe.score_at))}")
+    asked = data.tasks(rehearsed=recipe.rehearses)
+    print("asked:     " + ", ".join(f"{len(task.items)} {task.name}" for task in asked if task.items))
+    for arm in recipe.arms:
+        rows = len(render_arm(loaded, recipe, data, arm).rows)
+        steps = steps_of_an_epoch(rows, recipe.training)
+        print(f"{arm + ':':20} {rows} rows, {steps * max(recipe.score_at)} steps in {max(recipe.score_at)} epochs")

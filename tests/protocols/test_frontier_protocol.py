@@ -1,0 +1,236 @@
+"""The frontier through the command line, and its analysis on numbers made by hand."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from equipoise.catalogue import find
+from equipoise.cli import app
+from equipoise.config import resolve
+from equipoise.errors import UserError
+from equipoise.journal import read_journal
+from equipoise.pipelines.frontier_settings import FrontierRecipe
+from equipoise.protocols.frontier_analysis import ArmScores, analyse
+
+SEEDS = [1, 2]
+
+
+def own_recipe(folder, **more):
+    """Two arms, one learning rate, two seeds, two epochs, four updates and eight rows to keep."""
+    keep = [{"prompt": f"What is {n} and {n}?", "completion": f"f({n + n})"} for n in range(8)]
+    (folder / "keep.jsonl").write_text("".join(json.dumps(row) + "\n" for row in keep))
+    recipe = {
+        "pipeline": "frontier",
+        "name": "tiny",
+        "seeds": SEEDS,
+        "data": {"limit": 4, "keep": str(folder / "keep.jsonl"), "skills": None},
+        "arms": {"sft": {"name": "sft"}, "replay": {"name": "sft", "rehearse": True}},
+        "learning_rates": [0.003],
+        "score_at": [1, 2],
+        "training": {"batch_size": 4, "scheduler": "constant", "checkpoint_every": None},
+        **more,
+    }
+    (folder / "tiny.yaml").write_text(json.dumps(recipe))
+    return folder / "tiny.yaml"
+
+
+def protocol(recipe, out, *overrides):
+    return CliRunner().invoke(
+        app, ["protocol", "frontier", *overrides, "--recipe", str(recipe), "--out", str(out)], catch_exceptions=False
+    )
+
+
+def answers(folder, cell, name):
+    rows = read_journal(folder / "cells" / cell / f"{name}.jsonl").rows
+    return [(row["task"], row["item"], row["output"]) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frontier")
+    result = protocol(own_recipe(folder), folder / "run")
+    assert result.exit_code == 0, result.output
+    return folder, result.output
+
+
+def test_a_frontier_leaves_what_is_promised(ran):
+    folder, shown = ran
+    run = folder / "run"
+    cells = [row["cell"] for row in read_journal(run / "cells.jsonl").rows]
+    assert cells == ["untrained", *(f"{arm}@0.003/seed-{seed}" for seed in SEEDS for arm in ("sft", "replay"))]
+    analysis = json.loads((run / "frontier.json").read_text())
+    assert analysis["n"] == {"correction": 4, "locality": 4, "rehearsed": 4} and analysis["kept"] == ["locality"]
+    assert len(analysis["points"]) == 2 * 2 * 2
+    results = json.loads((run / "results.json").read_text())
+    assert {row["method"] for row in results} == {
+        "untrained", *(f"{arm}@0.003x{epoch}" for arm in ("sft", "replay") for epoch in (1, 2))
+    }  # fmt: skip
+    assert analysis["answers"][0]["sentence"] in " ".join(shown.split())
+    page = (run / "report.html").read_text()
+    assert "At equal correction" in page and "replay" in page and "Left out" not in page
+
+
+def test_rows_that_are_rehearsed_are_others_than_those_that_measure(ran):
+    folder, _ = ran
+    asked = {task: set() for task in ("locality", "rehearsed")}
+    for task, item, _ in answers(folder / "run", "replay@0.003/seed-1", "epoch-2"):
+        asked.get(task, set()).add(item)
+    assert len(asked["locality"]) == len(asked["rehearsed"]) == 4 and not asked["locality"] & asked["rehearsed"]
+    plain = {task for task, _, _ in answers(folder / "run", "sft@0.003/seed-1", "epoch-2")}
+    assert plain == {"correction", "locality"}
+
+
+def test_what_is_read_on_the_way_is_what_a_shorter_training_gives(ran, tmp_path):
+    """With a constant learning rate, the model after one epoch of two is the model of one epoch."""
+    folder, _ = ran
+    arms = '{"sft": {"name": "sft"}}'
+    short = protocol(own_recipe(tmp_path, arms=json.loads(arms)), tmp_path / "run", "score_at=[1]", "seeds=[1]")
+    assert short.exit_code == 0, short.output
+    told = [[row for row in answers(f, "sft@0.003/seed-1", "epoch-1") if row[0] == "correction"]
+            for f in (folder / "run", tmp_path / "run")]  # fmt: skip
+    assert told[0] == told[1] != []
+
+
+def test_a_finished_frontier_is_analysed_again_to_the_same_bytes(ran):
+    folder, _ = ran
+    before = (folder / "run" / "frontier.json").read_bytes()
+    again = protocol(folder / "tiny.yaml", folder / "run")
+    assert again.exit_code == 0 and "5 of 5 cells are done already" in again.output
+    assert (folder / "run" / "frontier.json").read_bytes() == before
+
+
+def test_one_of_its_models_can_be_asked_again(ran, tmp_path):
+    folder, _ = ran
+    cell = folder / "run" / "cells" / "sft@0.003" / "seed-1"
+    again = CliRunner().invoke(app, ["evaluate", str(cell), "--out", str(tmp_path)], catch_exceptions=False)
+    assert again.exit_code == 0, again.output
+    told = {(row["task"], row["item"]): row["output"] for row in read_journal(tmp_path / "predictions.jsonl").rows}
+    corrected = [(task, item, out) for task, item, out in answers(folder / "run", "sft@0.003/seed-1", "epoch-2")]
+    assert all(told[task, item] == out for task, item, out in corrected if task == "correction")
+
+
+def test_an_arm_with_a_rule_is_scored_where_it_ended(tmp_path):
+    stopped = {"sft": {"name": "sft"}, "stop": {"name": "sft", "stopping": {"divergence": 1.0001, "block": 2}}}
+    recipe = own_recipe(tmp_path, arms=stopped, seeds=[1], score_at=[1, 2])
+    assert protocol(recipe, tmp_path / "run").exit_code == 0
+    cells = {row["cell"]: row for row in read_journal(tmp_path / "run" / "cells.jsonl").rows}
+    assert list(cells["stop@0.003/seed-1"]["epochs"]) == ["end"]
+    analysis = json.loads((tmp_path / "run" / "frontier.json").read_text())
+    assert (analysis["arms"]["sft"]["settings"], analysis["arms"]["stop"]["settings"]) == (2, 1)
+    assert analysis["arms"]["sft"]["hypervolume"]["locality"]["reached"] == 1
+
+
+def test_the_built_in_recipe_is_the_promised_grid():
+    recipe = resolve(FrontierRecipe, find("protocol-frontier"))
+    assert len(list(recipe.trainings())) == 8 * 3 * 5
+    assert recipe.score_at == [2, 5, 10, 20] and recipe.training.scheduler == "constant"
+    assert [arm for arm, how in recipe.arms.items() if how.rehearse] == ["sft-replay"]
+    assert recipe.settings_of("sft-stopping", 1e-3).stopping is not None
+    assert recipe.settings_of("sft", 1e-3).model_dump()["epochs"] == 20
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("training.epochs=7", "score_at"),
+        ("training.learning_rate=0.1", "learning_rates"),
+        ("training.stopping={}", "arms.NAME.stopping"),
+        ("training.packing=true", "packing"),
+        ("data.rehearse=true", "arms.NAME.rehearse"),
+        ("data.keep=null", "data.keep"),
+        ("against=sfft", "no arm"),
+        ("seeds=[1,1]", "twice in seeds"),
+        ("learning_rates=[1e-3,0.001]", "twice in learning_rates"),
+        ("levels=[1.5]", "levels"),
+        ("score_at=[]", "score_at"),
+        ("learning_rates=[-1]", "learning_rates"),
+    ],
+)
+def test_what_a_frontier_cannot_be_is_told(tmp_path, override, said):
+    with pytest.raises(UserError) as told:
+        resolve(FrontierRecipe, own_recipe(tmp_path), [override])
+    assert said in str(told.value)
+
+
+def test_a_single_update_cannot_be_halved(tmp_path):
+    result = CliRunner().invoke(
+        app,
+        ["protocol", "frontier", "data.limit=1", "--recipe", str(own_recipe(tmp_path)), "--out", str(tmp_path / "r")],
+    )
+    assert result.exit_code == 2 and "chosen on one half" in result.output
+    assert not (tmp_path / "r").exists()
+
+
+# ---- the analysis
+
+
+def arm(correction, kept, *, seeds=4, items=(40, 80), rng=None):
+    """An arm whose settings truly correct and keep these shares."""
+    rng = rng or np.random.default_rng(0)
+    scores = {
+        task: (rng.random((seeds, len(levels), n)) < np.array(levels)[:, None]).astype(float)
+        for task, levels, n in (("correction", correction, items[0]), ("locality", kept, items[1]))
+    }
+    settings: list[tuple[float, int | None]] = [(1e-3, epoch + 1) for epoch in range(len(correction))]
+    return ArmScores(settings, scores, np.tile(np.arange(1.0, len(correction) + 1), (seeds, 1)))
+
+
+def analysed(arms, levels=(0.8, 0.95), seeds=4):
+    return analyse(
+        arms,
+        seeds=list(range(seeds)),
+        against="sft",
+        levels=levels,
+        untrained={"correction": 0, "locality": 1},
+        resamples=300,
+    )
+
+
+def test_a_method_that_truly_keeps_more_is_found_and_one_that_does_not_is_not():
+    rng = np.random.default_rng(5)
+    arms = {
+        "sft": arm([0.5, 1.0], [0.9, 0.5], rng=rng),
+        "better": arm([0.6, 1.0], [0.9, 0.9], rng=rng),
+        "same": arm([0.6, 1.0], [0.95, 0.5], rng=rng),
+        "weak": arm([0.2, 0.5], [1.0, 0.9], rng=rng),
+    }
+    found = analysed(arms)
+    (told,) = found["answers"]
+    assert told["level"] == 0.95 and told["more"] == ["better"] and told["less"] == [] and told["open"] == ["same"]
+    assert "weak (0 of 4 seeds)" in told["sentence"] and "sft keeps" in told["sentence"]
+    row = found["arms"]["better"]["matched"]["locality"][1]
+    assert row["mean"] == pytest.approx(0.9, abs=0.05) and row["corrected"] == 1.0
+    assert row["ci"][0] < row["mean"] < row["ci"][1]
+    assert row["against"]["estimate"] == pytest.approx(0.4, abs=0.1) and row["against"]["ci"][0] > 0.2
+    weak = found["arms"]["weak"]["matched"]["locality"][0]
+    assert weak["mean"] is weak["ci"] is weak["against"] is None and weak["reached"] == 0
+    assert found["arms"]["weak"]["hypervolume"]["locality"]["mean"] < 0.55
+
+
+def test_an_arm_that_some_seeds_bring_to_the_level_has_no_mean():
+    sft, half = arm([1.0], [0.5]), arm([1.0], [0.9])
+    half.items["correction"][2:] = 0
+    found = analysed({"sft": sft, "half": half})["arms"]["half"]["matched"]["locality"][0]
+    assert found["reached"] == 2 and found["mean"] is None and found["values"][2:] == [None, None]
+
+
+def test_where_the_reference_never_gets_there_nothing_is_matched_with_it():
+    found = analysed({"sft": arm([0.3], [0.9]), "other": arm([1.0], [0.5])})
+    assert "nothing is matched" in found["answers"][0]["sentence"]
+    assert found["arms"]["other"]["matched"]["locality"][0]["against"] is None
+    assert found["arms"]["other"]["matched"]["locality"][0]["mean"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_one_seed_has_intervals_over_items_and_no_test():
+    found = analysed({"sft": arm([1.0], [0.5], seeds=1), "other": arm([1.0], [0.9], seeds=1)}, seeds=1)
+    row = found["arms"]["other"]["matched"]["locality"][0]["against"]
+    assert row["ci"] is not None and row["p"] is None and row["p_holm"] is None
+    assert found["answers"][0]["open"] == ["other"] and "One seed has no test" in found["answers"][0]["sentence"]
+
+
+def test_fronts_are_those_of_the_means_and_least_corrected_first():
+    found = analysed({"sft": arm([0.2, 0.9, 0.8], [1.0, 0.6, 0.1])})
+    assert [row["epoch"] for row in found["fronts"]["sft"]["locality"]] == [1, 2]
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
