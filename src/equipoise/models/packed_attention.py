@@ -107,7 +107,7 @@ class _Attention:
         eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
         attend: Any = AttentionInterface().get_interface(self.own, eager)  # pyright: ignore[reportArgumentType]
         q, k, v = (self._spread(x) for x in (query, key, value))
-        slow = q.device.type == "cpu" and q.dtype == torch.bfloat16  # 7 times slower than float32 in its backward
+        slow = q.device.type == "cpu" and q.dtype == torch.bfloat16  # five times slower than float32 in its backward
         if slow:
             q, k, v = q.float(), k.float(), v.float()
         with torch.autocast(q.device.type, enabled=False) if slow else nullcontext():
