@@ -101,6 +101,35 @@ def test_a_finished_frontier_is_analysed_again_to_the_same_bytes(ran):
     assert (folder / "run" / "frontier.json").read_bytes() == before
 
 
+def test_a_training_that_was_cut_off_keeps_what_it_read_and_ends_in_the_same_answers(tmp_path, monkeypatch):
+    """Cut off while it is read after the second of three epochs, it goes on from the checkpoint of the first."""
+    from equipoise.pipelines import frontier
+
+    how = {"arms": {"sft": {"name": "sft"}}, "seeds": [1], "score_at": [1, 2, 3]}
+    recipe = own_recipe(tmp_path, **how, training={"batch_size": 4, "scheduler": "constant", "checkpoint_every": 1})
+    asked, ask = [], frontier.evaluate
+
+    def failing(*args, **kwargs):
+        asked.append(kwargs["method"])
+        if len(asked) == 3:
+            raise OSError("the power went out")
+        return ask(*args, **kwargs)
+
+    monkeypatch.setattr(frontier, "evaluate", failing)
+    with pytest.raises(OSError, match="power"):
+        protocol(recipe, tmp_path / "cut")
+    cell = tmp_path / "cut" / "cells" / "sft@0.003" / "seed-1"
+    written = (cell / "epoch-1.jsonl").stat().st_ino
+    assert not (cell / "epoch-2.jsonl").exists()
+    assert protocol(recipe, tmp_path / "cut").exit_code == 0
+    assert (cell / "epoch-1.jsonl").stat().st_ino == written and len(asked) == 5
+    assert protocol(recipe, tmp_path / "whole").exit_code == 0
+    for name in ("epoch-1", "epoch-2", "epoch-3"):
+        whole = tmp_path / "whole" / "cells" / "sft@0.003" / "seed-1" / f"{name}.jsonl"
+        assert (cell / f"{name}.jsonl").read_bytes() == whole.read_bytes()
+    assert (tmp_path / "cut" / "frontier.json").read_bytes() == (tmp_path / "whole" / "frontier.json").read_bytes()
+
+
 def test_one_of_its_models_can_be_asked_again(ran, tmp_path):
     folder, _ = ran
     cell = folder / "run" / "cells" / "sft@0.003" / "seed-1"

@@ -65,9 +65,9 @@ def what_was_run(found: FrontierRun) -> str:
     config, analysis = found.run.config, found.analysis
     parts = [f"Model {mapping(config.get('model')).get('path')}"] if config.get("model") else []
     parts += [f"{n} {task} items" for task, n in mapping(analysis.get("n")).items()]
-    counts = (("arms", found.arms), ("learning rates", sequence(config.get("learning_rates"))))
-    counts += (("epochs scored", sequence(config.get("score_at"))), ("seeds", sequence(analysis.get("seeds"))))
-    parts += [f"{len(values)} {word}" for word, values in counts if values]
+    counts = (("arm", found.arms), ("learning rate", sequence(config.get("learning_rates"))))
+    counts += (("reading", sequence(config.get("score_at"))), ("seed", sequence(analysis.get("seeds"))))
+    parts += [f"{len(values)} {word}{'s' * (len(values) != 1)}" for word, values in counts if values]
     parts += [f"device {found.run.manifest['device']}"] if found.run.manifest.get("device") else []
     return " · ".join(parts)
 
@@ -89,7 +89,7 @@ def _draw(axes: Axes, found: FrontierRun, task: str) -> None:
     for name, arm in arms.items():
         mine = [row for row in points if row["arm"] == name]
         x, y = [row[task] for row in mine], [row["correction"] for row in mine]
-        axes.plot(x, y, arm.marker, color=arm.colour, ms=3, alpha=0.2, mew=0, ls="none")
+        axes.plot(x, y, arm.marker, color=arm.colour, ms=3.5, alpha=0.3, mew=0, ls="none")
     for name, arm in arms.items():
         front = sorted(found.analysis["fronts"][name][task], key=lambda row: (row["kept"], -row["correction"]))
         x, y = [row["kept"] for row in front], [row["correction"] for row in front]
@@ -123,29 +123,34 @@ def matched(found: FrontierRun, task: str) -> dict[str, Any]:
     return {"task": task, "rows": rows, "untrained": f"{100 * analysis['untrained'][task]:.1f}%"}
 
 
-def _cell(label: str, row: Mapping[str, Any], seeds: int) -> dict[str, str]:
+def _cell(label: str, row: Mapping[str, Any], seeds: int) -> dict[str, Any]:
     if row["mean"] is None:
         reached = f"in {row['reached']} of {seeds} seeds" if row["reached"] else ""
-        return {"label": label, "text": "not reached", "range": reached, "difference": "", "kind": ""}
-    low_high = "" if not row["ci"] else f"{100 * row['ci'][0]:.1f} to {100 * row['ci'][1]:.1f}"
+        return {"label": label, "text": "not reached", "notes": [reached] if reached else [], "kind": ""}
+    notes = [f"{100 * row['ci'][0]:.1f} to {100 * row['ci'][1]:.1f}"] if row["ci"] else []
+    notes += [f"({100 * row['corrected']:.1f}% corrected)"] if "corrected" in row else []
+    notes += [_difference(row["against"])] if row.get("against") else []
     told, kind = row.get("against"), ""
     if told and told["p"] is not None and told["p_holm"] < 0.05:
         kind = "yes" if told["estimate"] > 0 else "no"
     return {
         "label": label,
         "text": f"{100 * row['mean']:.1f}%",
-        "range": low_high + (f" (corrected {100 * row['corrected']:.1f}%)" if "corrected" in row else ""),
-        "difference": _difference(told) if told else "",
+        "notes": notes,
         "kind": kind,
     }
 
 
 def _difference(row: Mapping[str, Any]) -> str:
-    text = f"{100 * row['estimate']:+.1f}"
-    text += f" [{100 * row['ci'][0]:+.1f}, {100 * row['ci'][1]:+.1f}]" if row["ci"] else ""
+    text = _points(row["estimate"])
+    text += f" [{_points(row['ci'][0])}, {_points(row['ci'][1])}]" if row["ci"] else ""
     if row["p"] is not None:
         text += ", p < 0.001" if row["p_holm"] < 0.001 else f", p = {row['p_holm']:.3f}"
     return text.replace("-", "−")
+
+
+def _points(value: float) -> str:
+    return f"{round(100 * value, 1) + 0.0:+.1f}"  # no -0.0
 
 
 def _answer(row: Mapping[str, Any]) -> dict[str, str]:
