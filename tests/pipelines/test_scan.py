@@ -2,18 +2,23 @@
 
 import json
 import math
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_models import tiny_examples, tiny_model, tiny_tokenizer
 
+from equipoise.catalogue import find
+from equipoise.config import resolve
 from equipoise.data.formatting import IGNORE, render
 from equipoise.errors import UserError
 from equipoise.evaluation.tokens import TokenReader
 from equipoise.journal import read_journal, verify_directory
 from equipoise.models.loading import Loaded
 from equipoise.models.settings import ModelSettings
+from equipoise.pipelines.instruct_data import prepare
+from equipoise.pipelines.instruct_settings import InstructRecipe
 from equipoise.pipelines.scan import scan, scan_command
 from equipoise.pipelines.scan_advice import advise
 from equipoise.pipelines.scan_settings import ScanSettings
@@ -147,6 +152,22 @@ def test_the_reasons_follow_the_share_of_examples_in_conflict(with_conflict, tol
     if with_conflict:
         assert advice["tau"] == 71.2 and "at the published 5 it flags 900" in advice["reasons"][-1]
     assert ("own-model" in advice["command"]) == (with_conflict == 500)
+
+
+def test_the_suggested_command_trains_on_the_scanned_rows_as_they_are(model, tmp_path):
+    cleaned = tmp_path / "a, b"
+    cleaned.mkdir()
+    answers = [{"id": str(n), "prompt": f"the call {n}", "completion": f"pandas {n}"} for n in range(40)]
+    write_rows(cleaned / "examples.jsonl", answers)
+    settled = {"plausible": 1e-9}  # nothing is a surprise
+    found = scan(str(cleaned), tmp_path / "scan", settings(model, classes=settled))
+    verb, name, *words = shlex.split(found["suggestion"]["command"])[1:]
+    assert (verb, name) == ("run", "instruct")
+    recipe = resolve(InstructRecipe, find(name), words)
+    assert recipe.data.sources == [str(cleaned / "examples.jsonl")] and recipe.model.path == str(model)
+    assert recipe.clean.licences is None and recipe.evaluation.by is None
+    sources = prepare(recipe, tmp_path / "run")
+    assert sum(len(split.examples) for split in sources.splits.values()) == len(answers)
 
 
 def test_other_forms_a_cleaned_folder_and_prompts(model, tmp_path):

@@ -19,7 +19,7 @@ from equipoise.evaluation.tokens import TokenReader
 from equipoise.journal import atomic_directory, write_atomic, write_json, write_jsonl
 from equipoise.models.loading import Loaded, load_model
 from equipoise.pipelines.scan_advice import advise
-from equipoise.pipelines.scan_data import load_any
+from equipoise.pipelines.scan_data import load_any, rows_of
 from equipoise.pipelines.scan_settings import ScanSettings
 from equipoise.pipelines.scan_tables import Tally
 from equipoise.records import Example
@@ -135,7 +135,7 @@ def _result(source: str, data: Data, settings: ScanSettings, tally: Tally, secon
         "model": settings.model.path,
         "seconds": round(seconds, 3),
         **found,
-        "suggestion": advise(found, source, settings),
+        "suggestion": advise(found, rows_of(source), settings),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,8 @@ from equipoise.pipelines.scan_tables import PUBLISHED_TAU
 from equipoise.testbed.examples import TESTBED
 
 OBJECTIVE = "sft"
+# What `instruct` says of the testbed alone, put back for other data and larger models.
+OWN = ("clean.licences=null", "sft.learning_rate=2e-4", "evaluation.by=null", "evaluation.sanity=default")
 MANY, FEW = 0.5, 0.01  # shares of the examples that hold a conflict
 
 
@@ -82,6 +85,9 @@ def _command(share: float, source: str, settings: ScanSettings) -> str:
     elif share >= MANY:
         words += ["own-model", f"data.updates={source}"]
     else:
-        words += ["instruct", f"data.sources=[{source}]", "data.validation=0.05", "data.test=0.05", "dpo=null"]
-    words += [f"model.path={settings.model.path}", f"objective.name={OBJECTIVE}", "objective.params={}"]
+        words += ["instruct", f"data.sources={json.dumps([source])}", "data.validation=0.05", "data.test=0.05"]
+        words += ["dpo=null", *OWN]
+    model = settings.model.model_dump(mode="json", exclude_defaults=True) | {"path": settings.model.path}
+    words += [f"model.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in model.items()]
+    words += [f"objective.name={OBJECTIVE}", "objective.params={}"]
     return shlex.join(words)

@@ -27,10 +27,15 @@ def load_any(source: str, *, max_bad_share: float) -> Loaded:
     if source.startswith(TESTBED):
         examples, sha256 = load_facts(source)
         return Loaded(examples, [], [], sha256)
-    return load_examples(_file(source), max_bad_share=max_bad_share, parse=as_draft, fields=COLUMNS)
+    return load_examples(rows_of(source), max_bad_share=max_bad_share, parse=as_draft, fields=COLUMNS)
 
 
-def _file(source: str) -> str:
+def rows_of(source: str) -> str:
+    """The file of rows that a source means; of a cleaning run's folder its instructions, or else its pairs.
+
+    Raises:
+        UserError: the folder holds neither.
+    """
     folder = Path(source).expanduser()
     if not folder.is_dir():
         return source
