@@ -52,7 +52,7 @@ def testing_sheet(
     """The sheet in Markdown, with held-out prompts that the run asked this model.
 
     Args:
-        answers: rows with `prompt` and `output` and, where known, `gold` and `score` or `correct`.
+        answers: rows with `prompt` and `output` and, where known, `gold` and `score`, `correct` or `exact`.
     """
     chosen = _spread([row for row in answers if row.get("prompt")], examples)
     return SHEET.format(
@@ -68,14 +68,14 @@ def _spread(rows: list[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]
     """Rows of each task in turn, most of them answered rightly, held-out phrasings before trained ones."""
     groups: dict[Any, list[Mapping[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: (-bool(row.get("phrasing")), not _right(row))):
-        groups.setdefault((row.get("task", row.get("domain")), _right(row)), []).append(row)
+        groups.setdefault((row.get("task", row.get("domain", row.get("part"))), _right(row)), []).append(row)
     order = sorted(groups, key=lambda group: not group[1])
     turns = (groups[group][turn] for turn in range(count) for group in order if turn < len(groups[group]))
     return [row for row, _ in zip(turns, range(count))]
 
 
 def _right(row: Mapping[str, Any]) -> bool:
-    return bool(row.get("correct", row.get("score", 0) == 1))
+    return bool(row.get("correct", row.get("exact", row.get("score", 0) == 1)))
 
 
 def _example(row: Mapping[str, Any]) -> str:
