@@ -48,7 +48,7 @@ def answer_rows(
     answers = generate(
         loaded.model, loaded.tokenizer, prompts, max_new_tokens=max_new_tokens, batch_tokens=batch_tokens
     )
-    texts = loaded.tokenizer.batch_decode([answer.ids for answer in answers], skip_special_tokens=True)
+    texts = [loaded.tokenizer.decode(answer.ids, skip_special_tokens=True) for answer in answers]
     losses = answer_losses(loaded, examples, max_length=max_length)
     return [
         {

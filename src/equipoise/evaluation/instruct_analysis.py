@@ -21,7 +21,7 @@ BySeed = Mapping[int, Sequence[Row]]
 
 @dataclass(frozen=True)
 class Measure:
-    """A number of a set of rows: the ratio of two sums over them."""
+    """A number of a set of rows: the ratio of two sums over them. A row with nothing `under` says nothing of it."""
 
     name: str
     over: Callable[[Row], float]
@@ -60,7 +60,8 @@ def analyse(answers: Sequence[Row], pairs: Sequence[Row], *, by: str | None = No
 
     Intervals of scores are t intervals over seeds, or of one seed bootstrap intervals over items. Those of changes draw
     seeds and items anew (crossed bootstrap), both stages alike; rows of one `group` are drawn together. The untrained
-    model has no seed and is paired with all.
+    model has no seed and is paired with all. A measure that no row says anything of, as the loss where all answers are
+    too long, is left out.
 
     Args:
         answers: rows of `answer_rows` with `method`, `seed` and `group`; `part` is what `by` names.
@@ -78,7 +79,7 @@ def analyse(answers: Sequence[Row], pairs: Sequence[Row], *, by: str | None = No
         stages = _stages(rows)
         first = next(iter(next(iter(stages.values())).values()))
         n[kind], n[f"{kind}_groups"] = len(first), len({row["group"] for row in first})
-        for measure in measures:
+        for measure in (measure for measure in measures if any(map(measure.under, first))):
             for stage, by_seed in stages.items():
                 scores.setdefault(stage, {})[measure.name] = _score(by_seed, measure)
             changes += [
@@ -112,6 +113,7 @@ def flat_results(answers: Sequence[Row], pairs: Sequence[Row]) -> list[Result]:
         for stage, by_seed in _stages(found).items()
         for seed, rows in by_seed.items()
         for measure in measures
+        if any(map(measure.under, rows))
     ]
 
 
@@ -176,10 +178,11 @@ def _sums(by_seed: BySeed, seeds: Sequence[int], measure: Measure) -> np.ndarray
     """[seeds, groups, 2] what the measure is the ratio of, summed within each group."""
     only = next(iter(by_seed.values()))
     rows = [by_seed.get(seed, only) for seed in seeds]
-    groups = {group: at for at, group in enumerate(dict.fromkeys(row["group"] for row in rows[0]))}
+    told = dict.fromkeys(row["group"] for row in rows[0] if measure.under(row))
+    groups = {group: at for at, group in enumerate(told)}
     sums = np.zeros((len(seeds), len(groups), 2))
     for s, own in enumerate(rows):
-        for row in own:
+        for row in (row for row in own if row["group"] in groups):
             sums[s, groups[row["group"]]] += measure.over(row), measure.under(row)
     return sums
 
