@@ -5,12 +5,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from equipoise.data.formatting import IGNORE, render
-from equipoise.models.loading import load_model
-from equipoise.models.memory import estimate, in_words
+from equipoise.data.formatting import IGNORE, Rendered, Unusable, render
+from equipoise.data.preferences import preferred
+from equipoise.errors import UserError
+from equipoise.models.loading import Loaded, load_model
+from equipoise.models.memory import estimate, in_words, peak
 from equipoise.pipelines.instruct_data import Sources, prepare
 from equipoise.pipelines.instruct_settings import InstructRecipe
 from equipoise.training.assembly import trainable_parameters
+from equipoise.training.settings import CommonSettings
 
 
 def preview(recipe: InstructRecipe) -> dict[str, Any]:
@@ -22,32 +25,50 @@ def preview(recipe: InstructRecipe) -> dict[str, Any]:
     loaded = load_model(recipe.model)
     with TemporaryDirectory(prefix="equipoise-") as folder:
         sources = prepare(recipe, Path(folder))
-    settings = recipe.sft or recipe.dpo
-    assert settings is not None  # the schema says so
-    shown = (sources.train.examples or sources.test.examples)[0]
-    row = render(loaded.tokenizer, shown, max_length=settings.max_length)
+    stages = [settings for settings in (recipe.sft, recipe.dpo) if settings is not None]
+    row = _first(loaded, recipe, sources, stages[0])
     marks = zip(row.input_ids, row.labels, strict=True)
     parameters = sum(p.numel() for p in loaded.model.parameters())
-    adapter = trainable_parameters(loaded.model, settings)
-    memory = estimate(
-        loaded.model.config,
-        parameters=parameters,
-        adapter=adapter,
-        rows=settings.batch_size * (1 if recipe.dpo is None else 2),  # of DPO both answers
-        tokens=settings.max_length,
-        drawn=1,
-        quantization=None if recipe.model.quantization == "auto" else recipe.model.quantization,
-        bytes_each=loaded.model.dtype.itemsize,
-        gradient_checkpointing=settings.gradient_checkpointing,
-    )
+    adapter = trainable_parameters(loaded.model, stages[0])
+    memories = [
+        estimate(
+            loaded.model.config,
+            parameters=parameters,
+            adapter=adapter,
+            rows=settings.batch_size * (2 if settings is recipe.dpo else 1),  # of DPO both answers
+            tokens=settings.max_length,
+            drawn=1,
+            quantization=None if recipe.model.quantization == "auto" else recipe.model.quantization,
+            bytes_each=loaded.model.dtype.itemsize,
+            gradient_checkpointing=settings.gradient_checkpointing,
+        )
+        for settings in stages
+    ]
     return {
         "counts": {name: (len(split.examples), len(split.pairs)) for name, split in sources.splits.items()},
         "steps": _steps(recipe, sources),
         "trainable": adapter,
         "parameters": parameters,
-        "memory": in_words(memory),
+        "memory": in_words(max(memories, key=peak)),
         "pieces": [(loaded.tokenizer.decode([token]), label != IGNORE) for token, label in marks],
     }
+
+
+def _first(loaded: Loaded, recipe: InstructRecipe, sources: Sources, settings: CommonSettings) -> Rendered:
+    """The first row that the first stage trains on; of a pair the better answer.
+
+    Raises:
+        UserError: none can be trained on.
+    """
+    train = sources.train
+    rows = train.examples if recipe.sft is not None else list(map(preferred, train.pairs))
+    why = ""
+    for example in rows:
+        try:
+            return render(loaded.tokenizer, example, max_length=settings.max_length)
+        except Unusable as reason:
+            why = f"{example.id}: {reason}"
+    raise UserError(f"no row can be trained on; the last is {why}", where="data.sources", fix="raise max_length")
 
 
 def _steps(recipe: InstructRecipe, sources: Sources) -> dict[str, int]:
