@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from equipoise.console import say
+from equipoise.data.formatting import render_prompt
 from equipoise.evaluation.answers import answer_losses, answer_rows
 from equipoise.evaluation.instruct_analysis import STAGES, analyse, flat_results
 from equipoise.evaluation.preferences import score_pairs, summarise_pairs
@@ -17,9 +18,10 @@ from equipoise.evaluation.sanity import load_suite, run_suite
 from equipoise.journal import Journal, read_journal, write_json
 from equipoise.models.loading import Loaded, load_model, pick_device
 from equipoise.models.settings import ModelSettings
-from equipoise.pipelines.instruct_data import Sources, prepare
+from equipoise.pipelines.instruct_data import Sources, Split, prepare, test_split
 from equipoise.pipelines.instruct_settings import InstructRecipe
 from equipoise.pipelines.trained import POINTER, trained_model
+from equipoise.records import Message
 from equipoise.runs import Run
 from equipoise.training.checkpoints import load_weights
 from equipoise.training.dpo import train_dpo
@@ -45,7 +47,8 @@ def run(recipe: InstructRecipe, folder: Path, *, until: str = "end") -> Row | No
         load_suite(recipe.evaluation.sanity)  # a mistake in it is found before anything is trained
     loaded = cache(lambda: load_model(recipe.model))
     if not (folder / "manifest.json").exists():
-        loaded()  # one that cannot be loaded must not leave a folder that holds "another run" once that is mended
+        # what cannot be loaded, or asked, must not leave a folder that holds "another run" once that is mended
+        render_prompt(loaded().tokenizer, [Message(role="user", content="?")])
     device = "several" if recipe.model.device_map is not None else str(pick_device(recipe.model.device))
     Run.open_or_create(folder, recipe, data_hashes={}, seed=recipe.seeds[0], device=device)
     sources = prepare(recipe, folder)
@@ -58,16 +61,17 @@ def run(recipe: InstructRecipe, folder: Path, *, until: str = "end") -> Row | No
         if (UNTRAINED, recipe.seeds[0]) not in done:
             _measure(recipe, loaded(), sources, folder, UNTRAINED, recipe.seeds[0])
             cells.append({"method": UNTRAINED, "seed": recipe.seeds[0], "seconds": 0.0})
+        loaded.cache_clear()  # one model in memory at a time: each stage loads its own
         for seed in recipe.seeds:
             for stage in stages:
                 if (stage, seed) not in done:
                     say(f"{stage}, seed {seed}")
                     cells.append(_run_stage(recipe, sources, folder, stage, seed))
+                    done.add((stage, seed))
                 if seed == recipe.seeds[0]:
-                    write_json(
-                        folder / POINTER,
-                        {"model": _chosen(recipe, stage_folder(folder, stage, seed)).relative_to(folder).as_posix()},
-                    )
+                    last = [name for name in stages if (name, seed) in done][-1]  # also where `until` names an earlier
+                    chosen = _chosen(recipe, stage_folder(folder, last, seed))
+                    write_json(folder / POINTER, {"model": chosen.relative_to(folder).as_posix()})
                 if stage == until:
                     break
     return None if until in stages else _finish(recipe, folder)
@@ -169,13 +173,13 @@ def _pair_validation(
 # ---- measuring
 
 
-def measure(recipe: InstructRecipe, loaded: Loaded, sources: Sources) -> tuple[list[Row], list[Row]]:
+def measure(recipe: InstructRecipe, loaded: Loaded, test: Split) -> tuple[list[Row], list[Row]]:
     """Ask a model every test instruction, and score every test pair.
 
     Returns:
         Rows of answers and rows of pairs, each with `group`, and with `part`, what `evaluation.by` names.
     """
-    options, test, limit = recipe.evaluation, sources.test, _max_length(recipe)
+    options, limit = recipe.evaluation, _max_length(recipe)
     answers = answer_rows(
         loaded,
         test.examples,
@@ -191,13 +195,19 @@ def measure(recipe: InstructRecipe, loaded: Loaded, sources: Sources) -> tuple[l
     )
 
 
-def evaluate(recipe: InstructRecipe, model: ModelSettings, folder: Path) -> tuple[list[Row], list[Row]]:
-    """Measure a model on the test rows of the run in `folder`.
+def evaluate(
+    recipe: InstructRecipe, model: ModelSettings, scratch: Path, *, run: Path | None
+) -> tuple[list[Row], list[Row]]:
+    """Measure a model, which may lie in a `run`, on the test rows of a recipe.
+
+    Args:
+        scratch: an empty folder for data that the run does not hold clean already.
 
     Raises:
-        UserError: the model cannot be loaded, or the folder holds no data.
+        UserError: the model or the data cannot be loaded, no row is held out, or the model was trained on one that is.
     """
-    return measure(recipe, load_model(model), prepare(recipe, folder))
+    test = test_split(recipe, scratch, run)
+    return measure(recipe, load_model(model), test)
 
 
 def _placed(recipe: InstructRecipe, row: Row, meta: Row) -> Row:
@@ -212,7 +222,7 @@ def _max_length(recipe: InstructRecipe) -> int:
 
 def _measure(recipe: InstructRecipe, loaded: Loaded, sources: Sources, folder: Path, stage: str, seed: int) -> None:
     """Journal what a stage's model says; rows of a start that was cut off here are there already."""
-    for name, rows in zip(("predictions.jsonl", "pairs.jsonl"), measure(recipe, loaded, sources), strict=True):
+    for name, rows in zip(("predictions.jsonl", "pairs.jsonl"), measure(recipe, loaded, sources.test), strict=True):
         with Journal(folder / name, key=_key) as journal:
             known = {_key(row) for row in journal.rows}
             new = [{"method": stage, "seed": seed, **row} for row in rows]

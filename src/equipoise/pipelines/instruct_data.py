@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from equipoise.config import load_yaml, resolve
 from equipoise.console import say
 from equipoise.data.gathering import open_rows
 from equipoise.data.loading import check_disjoint, load_examples
-from equipoise.data.preferences import check_disjoint_pairs, load_pairs, preferred
+from equipoise.data.preferences import load_pairs, preferred
 from equipoise.data.schemas import COLUMNS
 from equipoise.data.splits import split_groups
 from equipoise.errors import UserError
-from equipoise.journal import verify_directory
+from equipoise.journal import atomic_directory, verify_directory
 from equipoise.pipelines.cleaning import EXAMPLES, PAIRS, REPORT, clean
 from equipoise.pipelines.cleaning_settings import CleaningSettings, NearSettings
 from equipoise.pipelines.instruct_settings import InstructRecipe
@@ -25,6 +27,7 @@ from equipoise.testbed import instructions
 TESTBED = "testbed:"
 SPLITS = ("train", "validation", "test")
 TRAIN_PART = "instructions"
+HELD_OUT = "held_out"  # the folder of cleaned validation and test files
 
 
 @dataclass(frozen=True)
@@ -68,26 +71,58 @@ def prepare(recipe: InstructRecipe, folder: Path) -> Sources:
             question stands in two splits.
     """
     data, reports = recipe.data, {}
-    held_out: list[Path] = []
-    loose = CleaningSettings(near=NearSettings(threshold=None), max_bad_share=recipe.clean.max_bad_share)
-    for name in ("validation", "test"):
-        named = getattr(data, name)
-        if isinstance(named, list):
-            place = folder / "held_out" / name
-            reports[name] = _cleaned(_paths(named, folder, name), place, loose)
-            held_out += [file for file in (place / EXAMPLES, place / PAIRS) if file.exists()]
+    against: list[Path] = []
+    for name in SPLITS[1:]:
+        if isinstance(getattr(data, name), list):
+            place = folder / HELD_OUT / name
+            reports[name] = _cleaned_held_out(recipe, name, folder)
+            against += [file for file in (place / EXAMPLES, place / PAIRS) if file.exists()]
     settings = CleaningSettings(
         seed=recipe.data.split_seed,
         model=recipe.model if recipe.clean.length != type(recipe.clean.length)() else None,
-        against=tuple(map(str, held_out)),
+        against=tuple(map(str, against)),
         **{name: getattr(recipe.clean, name) for name in type(recipe.clean).model_fields},
     )
     reports["train"] = _cleaned(_paths(data.sources, folder, "train"), folder / "clean", settings)
     splits = _split(_read(folder / "clean"), recipe)
-    splits |= {name: _read(folder / "held_out" / name) for name in reports if name != "train"}
+    splits |= {name: _read(folder / HELD_OUT / name) for name in reports if name != "train"}
     splits["train"] = Split(splits["train"].examples[: data.limit], splits["train"].pairs[: data.limit])
     _check(recipe, splits)
     return Sources(splits, reports)
+
+
+def test_split(recipe: InstructRecipe, scratch: Path, run: Path | None) -> Split:
+    """The test rows of `recipe` for a model that may lie in a `run`: the run's, or else cleaned into `scratch`.
+
+    Nothing is added to a run.
+
+    Raises:
+        UserError: as `prepare`, no row is held out, or the run trained on one of them.
+    """
+    of_run = run is not None and load_yaml(run / "config.yaml").get("pipeline") == "instruct"
+    trained = resolve(InstructRecipe, run / "config.yaml") if run and of_run else None
+    if run and trained and (recipe.data, recipe.clean) == (trained.data, trained.clean):
+        test = prepare(recipe, run).test
+    else:
+        test = _test_alone(recipe, scratch)
+        if run and trained:
+            _refuse_shared(prepare(trained, run).train, test)
+    if not (test.examples or test.pairs):
+        raise UserError("no row is held out to measure on", where="data.test", fix="name a share, or files")
+    return test
+
+
+def _test_alone(recipe: InstructRecipe, folder: Path) -> Split:
+    """The test rows; where they have files of their own, nothing else is cleaned."""
+    if not isinstance(recipe.data.test, list):
+        return prepare(recipe, folder).test
+    _cleaned_held_out(recipe, "test", folder)
+    return _read(folder / HELD_OUT / "test")
+
+
+def _cleaned_held_out(recipe: InstructRecipe, name: str, folder: Path) -> dict[str, Any]:
+    settings = CleaningSettings(near=NearSettings(threshold=None), max_bad_share=recipe.clean.max_bad_share)
+    return _cleaned(_paths(getattr(recipe.data, name), folder, name), folder / HELD_OUT / name, settings)
 
 
 def _paths(sources: Sequence[str], folder: Path, name: str) -> list[str | Path]:
@@ -98,8 +133,7 @@ def _paths(sources: Sequence[str], folder: Path, name: str) -> list[str | Path]:
         if part is None:
             paths.append(source)
         elif part in (TRAIN_PART, "validation", "test"):
-            place = folder / "raw" / part
-            paths += instructions.write_raw(place) if part == TRAIN_PART else instructions.write_held_out(place, part)
+            paths += _written(folder / "raw" / part, part)
         else:
             raise UserError(
                 f"the testbed has no part {part!r} for this",
@@ -107,6 +141,18 @@ def _paths(sources: Sequence[str], folder: Path, name: str) -> list[str | Path]:
                 fix="testbed:instructions to train on; testbed:validation and testbed:test are held out",
             )
     return paths
+
+
+def _written(place: Path, part: str) -> list[Path]:
+    """The files of a part of the testbed in `place`, written once: a run that is only looked at stays as it is."""
+    if not place.is_dir():
+        with atomic_directory(place) as folder:
+            if part == TRAIN_PART:
+                instructions.write_raw(folder)
+            else:
+                instructions.write_held_out(folder, part)
+    names = instructions.SOURCES if part == TRAIN_PART else (EXAMPLES, PAIRS)
+    return [place / name for name in names]
 
 
 def _cleaned(paths: list[str | Path], place: Path, settings: CleaningSettings) -> dict[str, Any]:
@@ -163,8 +209,10 @@ def _check(recipe: InstructRecipe, splits: dict[str, Split]) -> None:
             where="data.sources",
             fix="add a source whose rows have `chosen` and `rejected`, or set dpo=null",
         )
-    for name, split in splits.items():
-        if name != "train":
-            check_disjoint([*train.examples, *map(preferred, train.pairs)], split.examples)
-            check_disjoint_pairs(train.pairs, split.pairs)
-            check_disjoint(train.examples, map(preferred, split.pairs))
+    for one, other in combinations(SPLITS, 2):
+        _refuse_shared(splits[one], splits[other])
+
+
+def _refuse_shared(one: Split, other: Split) -> None:
+    """Refuse a question that stands in both splits, in whichever kind."""
+    check_disjoint(*([*split.examples, *map(preferred, split.pairs)] for split in (one, other)))

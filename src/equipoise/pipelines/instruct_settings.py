@@ -29,6 +29,12 @@ class InstructData(Section):
     split_seed: Seed = 0
     limit: int | None = Field(default=None, ge=1)  # the first so many rows of each kind, after cleaning
 
+    @model_validator(mode="after")
+    def _leaves_some(self) -> Self:
+        if sum(share for share in (self.validation, self.test) if isinstance(share, float)) >= 1:
+            raise ValueError("validation and test together leave nothing to train on")
+        return self
+
     @field_validator("sources", "validation", "test", mode="before")
     @classmethod
     def _one_or_several(cls, given: object) -> object:

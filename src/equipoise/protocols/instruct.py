@@ -8,6 +8,7 @@ from typing import Any
 from equipoise.config import dump_yaml, resolve
 from equipoise.console import say, table
 from equipoise.disk import make_folder
+from equipoise.errors import UserError
 from equipoise.journal import write_jsonl
 from equipoise.pipelines.instruct_settings import InstructRecipe
 from equipoise.pipelines.trained import run_of, trained_model
@@ -27,6 +28,10 @@ SHOWN = {
 def run_instruct(path: Path, overrides: list[str], out: Path | None, *, until: str = "end") -> Path:
     """Run a recipe into `out`, by default the folder of its name under `runs`; return the folder."""
     recipe = resolve(InstructRecipe, path, overrides)
+    if until in ("sft", "dpo") and getattr(recipe, until) is None:
+        raise UserError(
+            f"this recipe has no stage {until} to stop after: it is null", where="--until", fix="leave --until out"
+        )
     folder = out or Run.named(Path("runs"), recipe.name)
     from equipoise.pipelines.instruct import run
 
@@ -41,6 +46,9 @@ def run_instruct(path: Path, overrides: list[str], out: Path | None, *, until: s
 
 def show(analysis: Mapping[str, Any]) -> None:
     """Print one row a stage with its scores, then what each stage changed, with 95% intervals."""
+    if not analysis["scores"]:
+        say("nothing was measured, for no row is held out: name a share or files in data.test")
+        return
     measures = [name for name in SHOWN if any(name in by for by in analysis["scores"].values())]
     rows = [[stage, *(_score(name, by.get(name)) for name in measures)] for stage, by in analysis["scores"].items()]
     n = analysis["n"]
@@ -99,7 +107,7 @@ def evaluate_instruct(model: str, recipe: Path, overrides: list[str], out: Path 
     from equipoise.pipelines.instruct import evaluate
 
     with TemporaryDirectory(prefix="equipoise-") as scratch:
-        answers, pairs = evaluate(settings, target, run_of(Path(model)) or Path(scratch))
+        answers, pairs = evaluate(settings, target, Path(scratch), run=run_of(Path(model)))
     named = [[{"method": "untrained", "seed": 0, **row} for row in rows] for rows in (answers, pairs)]
     scores = analyse(*named, by=settings.evaluation.by)["scores"]["untrained"]
     table(model, ["measure", "value"], [[SHOWN[name][0], _score(name, value)] for name, value in scores.items()])
