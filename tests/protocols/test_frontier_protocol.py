@@ -238,6 +238,27 @@ def test_a_method_that_truly_keeps_more_is_found_and_one_that_does_not_is_not():
     assert found["arms"]["weak"]["hypervolume"]["locality"]["mean"] < 0.55
 
 
+def test_two_methods_that_are_alike_are_seldom_told_apart_and_their_interval_holds_zero():
+    """Items differ in how hard they are, seeds in how well they train; the best of six alike settings is chosen."""
+    rng, inside, estimates, told = np.random.default_rng(0), 0, [], 0
+    for _ in range(30):
+        hard = {"correction": rng.normal(2.5, 0.5, 40), "locality": 1.6 + rng.normal(0, 1.5, 100)}
+        arms = {}
+        for name in ("sft", "alike"):
+            shift = rng.normal(0, 0.25, (5, 1, 1))
+            items = {
+                task: (rng.random((5, 6, len(x))) < 1 / (1 + np.exp(-(x + shift)))).astype(float)
+                for task, x in hard.items()
+            }
+            arms[name] = ArmScores([(1e-3, epoch) for epoch in range(1, 7)], items, np.tile(np.arange(1.0, 7), (5, 1)))
+        row = analysed(arms, seeds=5)["arms"]["alike"]["matched"]["locality"][0]["against"]
+        inside += row["ci"][0] <= 0 <= row["ci"][1]
+        told += row["p"] < 0.05
+        estimates.append(row["estimate"])
+    assert inside >= 27 and told <= 5  # of 30
+    assert abs(np.mean(estimates)) < 0.02
+
+
 def test_an_arm_that_some_seeds_bring_to_the_level_has_no_mean():
     sft, half = arm([1.0], [0.5]), arm([1.0], [0.9])
     half.items["correction"][2:] = 0
