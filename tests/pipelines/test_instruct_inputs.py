@@ -118,6 +118,11 @@ def test_shares_that_leave_nothing_are_refused_at_once(tmp_path):
     assert result.exit_code == 2 and "nothing to train on" in result.output and not (tmp_path / "run").exists()
 
 
+def test_an_empty_list_of_files_is_refused_at_once(tmp_path):
+    result = run(make(tmp_path, SHORT), tmp_path / "run", "data.test=[]")
+    assert result.exit_code == 2 and "data.test" in result.output and not (tmp_path / "run").exists()
+
+
 # ---- a model measured again
 
 

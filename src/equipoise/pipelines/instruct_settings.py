@@ -12,7 +12,7 @@ from equipoise.training.dpo_settings import DPOSettings
 from equipoise.training.settings import LoraSettings, ObjectiveSettings, TrainSettings
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-HeldOut = list[str] | Share
+HeldOut = Annotated[list[str], Field(min_length=1)] | Share
 STAGES = ("clean", "sft", "dpo")
 
 
