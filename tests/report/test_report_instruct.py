@@ -118,6 +118,18 @@ def test_answers_of_each_part_are_counted(page, instruct_run):
         assert f"{part}20{100 * by_stage['untrained']['mean']:.1f}%" in shown
 
 
+def test_a_part_that_fell_is_a_cost_whatever_the_whole_did(instruct_run, tmp_path):
+    folder = shutil.copytree(instruct_run, tmp_path / "run")
+    analysis = json.loads((folder / "instruct.json").read_text())
+    for stage, low, high in (("sft", 0.93, 0.96), ("dpo", 0.70, 0.80)):
+        analysis["parts"]["bare"] = analysis["parts"].get("bare", {}) | {
+            stage: {"mean": (low + high) / 2, "low": low, "high": high, "values": [], "over": "seeds"}
+        }
+    (folder / "instruct.json").write_text(json.dumps(analysis))
+    shown = build_report(folder).read_text()
+    assert "lost in parts" in shown and "bare: 94.5% before, 75.0% after" in shown
+
+
 def test_questions_are_shown_by_what_became_of_them(page, instruct_run):
     rows = [row for row in rows_of(instruct_run / "predictions.jsonl") if row["seed"] == 1]
     right = {(row["method"], row["id"]): row["exact"] for row in rows}

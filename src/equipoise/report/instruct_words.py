@@ -184,5 +184,20 @@ def _cost(found: InstructRun) -> Verdict | None:
     judgements = [judged(name, rows[name], "nothing lost", word) for name, word in lost.items()]
     worst = min(judgements, key=lambda one: (not one[1].startswith(tuple(lost.values())), one[1] != OPEN))
     said = " ".join(f"{MEASURES[name].title.capitalize()}: {_moved(found, name, DPO, against)}." for name in rows)
+    fallen = _fallen(found, DPO, against)
+    if fallen:
+        worst = ("no", "lost in parts")
+        said += f" Fewer exact answers in {'; '.join(fallen)}."
     note = "DPO raises the gap between the answers of a pair, and may do so while both become less likely."
     return verdict("What did DPO cost?", *worst, said, f"{note} {_basis(found, 'loss', rows['loss'])}")
+
+
+def _fallen(found: InstructRun, stage: str, against: str) -> list[str]:
+    """Name the parts whose exact answers became fewer, so far that the two intervals do not meet."""
+    fallen = []
+    for part, by in (found.analysis.get("parts") or {}).items():
+        old, new = mapping(by.get(against)), mapping(by.get(stage))
+        lowest, highest = old.get("low"), new.get("high")
+        if lowest is not None and highest is not None and highest < lowest:
+            fallen.append(f"{part}: {percent(old['mean'])} before, {percent(new['mean'])} after")
+    return fallen
