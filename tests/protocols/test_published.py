@@ -33,7 +33,9 @@ def test_a_definition_and_its_recipe_speak_of_the_same_arms(letter):
 
 def results(arms, seeds=(1, 2, 3)):
     return [
-        Result(method=arm, seed=seed, task="correction", metric="accuracy", value=value + 0.01 * ((n * len(arm)) % 3), n=50)
+        Result(
+            method=arm, seed=seed, task="correction", metric="accuracy", value=value + (n * len(arm)) % 3 / 100, n=50
+        )
         for arm, value in arms.items()
         for n, seed in enumerate(seeds)
     ]
