@@ -62,10 +62,10 @@ class Handler(BaseHTTPRequestHandler):
             what = server.script.pop(0) if server.script else None
         try:
             what = what(self, body) if callable(what) else what
-            self.respond(answer(body) if what is None else what)
         finally:
-            with server.lock:
+            with server.lock:  # before the answer: a client that has it may ask again at once
                 server.busy -= 1
+        self.respond(answer(body) if what is None else what)
 
     def respond(self, what):
         status, headers, data = 200, {"content-type": "application/json"}, b""
