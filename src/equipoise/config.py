@@ -211,26 +211,35 @@ T = TypeVar("T", bound=BaseModel)
 def resolve(schema: type[T], source: Path | None, overrides: list[str] | None = None) -> T:
     """Read a recipe (or, without a file, the defaults) into `schema`, with `dotted.key=value` overrides in YAML.
 
-    An override makes the sections that it needs; a list is given whole, as in `seeds=[1,2]`.
+    An override makes the sections that it needs; a list is given whole, as in `seeds=[1,2]`. Parameters belong to what
+    `name` names: another `name` leaves the `params` beside it behind, unless they are overridden too.
 
     Raises:
         UserError: with `file:line:field` (or the override), and the nearest known key for an unknown one.
     """
     values = load_yaml(source) if source else load_yaml("{}", name="defaults")
-    origins = dict(_apply(values, override) for override in overrides or [])
+    given = [_read_override(override) for override in overrides or []]
+    origins: dict[Keys, str] = {path: origin for path, _, origin in given}
+    for path, value, _ in given:
+        _apply(values, path, value, origins)
     try:
         return schema.model_validate(dict(values))
     except ValidationError as error:
         raise _explain(error, schema, values, str(source or "defaults"), origins) from None
 
 
-def _apply(values: Located, override: str) -> tuple[Keys, str]:
-    """Set one value; return its path and where it came from."""
+def _read_override(override: str) -> tuple[tuple[str, ...], Any, str]:
+    """Read `dotted.key=value` as path and value, and say where they came from."""
     dotted, equals, text = override.partition("=")
     path = tuple(dotted.strip().split("."))
     origin = f"command line: {override}"
     if not equals or not all(path):
         raise UserError("this is no setting", where=origin, fix="write key=value, as in training.epochs=5")
+    return path, _parse(text, origin, None), origin
+
+
+def _apply(values: Located, path: tuple[str, ...], value: Any, origins: Mapping[Keys, str]) -> None:
+    """Set one value, an override from among `origins`."""
     here: dict[str, Any] = values
     for depth, key in enumerate(path[:-1], 1):
         if here.get(key) is None:
@@ -239,10 +248,12 @@ def _apply(values: Located, override: str) -> tuple[Keys, str]:
         if not isinstance(here, dict):
             above = ".".join(path[:depth])
             raise UserError(
-                f"{above} holds a value, no keys", where=origin, fix=f"set it as a whole, as in {above}=..."
+                f"{above} holds a value, no keys", where=origins[path], fix=f"set it as a whole, as in {above}=..."
             )
-    here[path[-1]] = _parse(text, origin, None)
-    return path, origin
+    params = (*path[:-1], "params")
+    if path[-1] == "name" and value != here.get("name") and not any(at[: len(params)] == params for at in origins):
+        here.pop("params", None)
+    here[path[-1]] = value
 
 
 def _explain(

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 
 from equipoise.config import Section, dump_yaml, load_yaml, nearest, resolve
 from equipoise.errors import UserError
+from equipoise.pipelines.settings import KnowledgeUpdateRecipe
 from equipoise.training.settings import TrainSettings
 
 
@@ -288,6 +289,22 @@ def test_null_takes_a_section_away(recipe):
 
 def test_the_last_override_wins(recipe):
     assert resolve(Recipe, recipe("count: 2\n"), ["count=3", "count=4"]).count == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "params"),
+    [
+        (["objective.name=sft"], {}),
+        (["objective.name=r-eaft"], {"tau": 7.0}),
+        (["objective.name=r-eaft-recent", "objective.params={tau: 3.0}"], {"tau": 3.0}),
+        (["objective.params.tau=3.0", "objective.name=r-eaft-recent"], {"tau": 3.0}),
+        (["objective={name: r-eaft, params: {tau: 3.0}}", "objective.name=sft"], {}),
+    ],
+)
+def test_another_name_leaves_the_parameters_of_the_other_behind(recipe, overrides, params):
+    path = recipe("objective: {name: r-eaft, params: {tau: 7.0}}\n")
+    read = resolve(KnowledgeUpdateRecipe, path, overrides)
+    assert read.objective.params == params
 
 
 def test_defaults_alone_can_be_overridden():
