@@ -187,6 +187,10 @@ class Prediction(Row):
     published_score: float | None = None
 
 
+# What an instruct run measures, in this order: the model that it was given, and what each stage made of it.
+INSTRUCT_STAGES = ("untrained", "sft", "dpo")
+
+
 class Result(Row):
     """One number of the flat table: a metric of a method with a seed on a task, and over how many items."""
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equipoise.data.preferences import check_disjoint_pairs, load_pairs, preferred
+from equipoise.data.loading import check_disjoint
+from equipoise.data.preferences import load_pairs, preferred
 from equipoise.errors import UserError
 
 
@@ -168,10 +169,13 @@ def test_26_an_unknown_field_is_named_once(tmp_path):
 
 
 def test_41_a_question_in_train_and_test_is_refused_whatever_the_answers(tmp_path):
-    train = load(tmp_path, lines(row(1), row(2))).pairs
-    check_disjoint_pairs(train, load(tmp_path, lines(row(3))).pairs)
+    def asked(*rows):
+        return list(map(preferred, load(tmp_path, lines(*rows)).pairs))
+
+    train = asked(row(1), row(2))
+    check_disjoint(train, asked(row(3)))
     with pytest.raises(UserError, match="stands in both"):
-        check_disjoint_pairs(train, load(tmp_path, lines(row(2, prompt="question  2", chosen="x"))).pairs)
+        check_disjoint(train, asked(row(2, prompt="question  2", chosen="x")))
 
 
 def test_the_better_answer_is_what_an_example_learns(tmp_path):

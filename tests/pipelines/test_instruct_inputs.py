@@ -123,6 +123,39 @@ def test_an_empty_list_of_files_is_refused_at_once(tmp_path):
     assert result.exit_code == 2 and "data.test" in result.output and not (tmp_path / "run").exists()
 
 
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("sft.optimizer=adamw_torchh", "sft.optimizer"),
+        ("dpo.optimizer=adamw_torchh", "dpo.optimizer"),
+        ("sft.lora.target_modules=[q_projj]", "sft.lora.target_modules"),
+        ("sft.precision=fp16", "sft.precision"),
+        ("objective.name=sftt", "did you mean 'sft'"),
+        ("data.sources=[DIR/rowz.jsonl]", "did you mean DIR/rows.jsonl"),
+        ("data.sources=[testbed:instructions, DIR/rowz.jsonl]", "did you mean DIR/rows.jsonl"),
+        ("data.sources=[testbed:instruction]", "testbed:instructions"),
+    ],
+)
+def test_a_mistake_is_named_as_the_recipe_has_it_and_leaves_no_run_behind(tmp_path, override, said):
+    recipe = make(tmp_path, SHORT)
+    for more in (["--dry-run"], []):
+        result = run(recipe, tmp_path / "run", override.replace("DIR", str(tmp_path)), *more)
+        assert result.exit_code == 2 and said.replace("DIR", str(tmp_path)) in result.output, result.output
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_in_a_run_that_has_begun_leaves_it_alone(tmp_path):
+    recipe = make(tmp_path, SHORT)
+    assert run(recipe, tmp_path / "run", "--until", "clean").exit_code == 0
+    before = contents(tmp_path / "run")
+    (tmp_path / "rows.jsonl").unlink()
+    assert run(recipe, tmp_path / "run").exit_code == 2
+    assert contents(tmp_path / "run") == before
+
+
 # ---- a model measured again
 
 

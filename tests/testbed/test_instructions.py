@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from equipoise.data.loading import check_disjoint
-from equipoise.data.preferences import check_disjoint_pairs
+from equipoise.data.preferences import preferred
 from equipoise.testbed.instructions import SOURCES, load_instructions, load_preferences, planted, write_raw
 from equipoise.testbed.world import World
 
@@ -25,7 +25,7 @@ def test_the_parts_share_no_fact_and_no_question():
     parts = [facts(sft), facts(validation), facts(test), facts(pairs)]
     assert sum(map(len, parts)) == len(set.union(*parts))
     check_disjoint([*sft, *validation], test)
-    check_disjoint_pairs(pairs, load_preferences("test"))
+    check_disjoint(map(preferred, pairs), map(preferred, load_preferences("test")))
     assert len(sft) > 1500 and len(test) >= 500 and len(pairs) >= 500 and len(load_preferences("test")) >= 500
 
 

@@ -1,14 +1,12 @@
 """Preference pairs: from a JSONL file, a JSON array or a data set on the Hub to a prompt and two answers to it."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from equipoise.data.gathering import Dropped, Gathered, Ids, Rows, open_rows
 from equipoise.data.jsonl import BadRow, shown
-from equipoise.data.loading import check_disjoint
 from equipoise.data.rows import Empty, optional, required, row_id, turns
 from equipoise.records import Example, Message, PreferencePair
 
@@ -60,15 +58,6 @@ def load_pairs(source: str | Path, *, max_bad_share: float = 0.05, limit: int | 
     gathered.check(max_bad_share)
     pairs = [parser.pair(line, draft) for line, draft in gathered.kept[:limit]]
     return LoadedPairs(pairs, gathered.dropped, rows.notes + gathered.notes(PAIR_FIELDS), rows.sha256)
-
-
-def check_disjoint_pairs(train: Iterable[PreferencePair], test: Iterable[PreferencePair]) -> None:
-    """Refuse a question that stands in both, whatever its spacing and the answers to it.
-
-    Raises:
-        UserError: naming the first such two.
-    """
-    check_disjoint(map(preferred, train), map(preferred, test))
 
 
 def preferred(pair: PreferencePair) -> Example:

@@ -11,9 +11,8 @@ import numpy as np
 from equipoise.errors import UserError
 from equipoise.metrics.resampling import bootstrap_interval
 from equipoise.metrics.statistics import compare, mean_interval
-from equipoise.records import Result
+from equipoise.records import INSTRUCT_STAGES, Result
 
-STAGES = ("untrained", "sft", "dpo")
 RESAMPLES = 2000
 Row = dict[str, Any]
 BySeed = Mapping[int, Sequence[Row]]
@@ -92,7 +91,7 @@ def analyse(answers: Sequence[Row], pairs: Sequence[Row], *, by: str | None = No
         for part in names:
             own = _stages([row for row in answers if str(row["part"]) == part])
             parts[part] = {stage: _score(by_seed, ANSWERS[1]) for stage, by_seed in own.items()}
-    seeds = sorted({row["seed"] for row in [*answers, *pairs] if row["method"] != STAGES[0]})
+    seeds = sorted({row["seed"] for row in [*answers, *pairs] if row["method"] != INSTRUCT_STAGES[0]})
     return {"stages": list(scores), "seeds": seeds, "n": n, "scores": scores, "changes": changes, "parts": parts}
 
 
@@ -124,7 +123,7 @@ def _stages(rows: Sequence[Row]) -> dict[str, dict[int, list[Row]]]:
         UserError: not all have the same items.
     """
     found: dict[str, dict[int, list[Row]]] = {}
-    for stage in STAGES:
+    for stage in INSTRUCT_STAGES:
         for row in rows:
             if row["method"] == stage:
                 found.setdefault(stage, {}).setdefault(row["seed"], []).append(row)

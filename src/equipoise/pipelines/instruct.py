@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -11,23 +13,26 @@ from typing import Any
 
 from equipoise.console import say
 from equipoise.data.formatting import render_prompt
+from equipoise.errors import UserError
 from equipoise.evaluation.answers import answer_losses, answer_rows
-from equipoise.evaluation.instruct_analysis import STAGES, analyse, flat_results
+from equipoise.evaluation.instruct_analysis import analyse, flat_results
 from equipoise.evaluation.preferences import score_pairs, summarise_pairs
 from equipoise.evaluation.sanity import load_suite, run_suite
 from equipoise.journal import Journal, read_journal, write_json
 from equipoise.models.loading import Loaded, load_model, pick_device
 from equipoise.models.settings import ModelSettings
-from equipoise.pipelines.instruct_data import Sources, Split, prepare, test_split
+from equipoise.objectives.weighting import weighting
+from equipoise.pipelines.instruct_data import HELD_OUT, Sources, Split, prepare, test_split
 from equipoise.pipelines.instruct_settings import InstructRecipe
 from equipoise.pipelines.trained import POINTER, trained_model
-from equipoise.records import Message
+from equipoise.records import INSTRUCT_STAGES, Message
 from equipoise.runs import Run
+from equipoise.training.assembly import check_settings, pick_precision
 from equipoise.training.checkpoints import load_weights
 from equipoise.training.dpo import train_dpo
 from equipoise.training.sft import train
 
-UNTRAINED, SFT, DPO = STAGES
+UNTRAINED, SFT, DPO = INSTRUCT_STAGES
 BEST = "best_loss"  # what training keeps of the lowest mean validation loss
 Row = dict[str, Any]
 
@@ -46,12 +51,17 @@ def run(recipe: InstructRecipe, folder: Path, *, until: str = "end") -> Row | No
     if recipe.evaluation.sanity is not None:
         load_suite(recipe.evaluation.sanity)  # a mistake in it is found before anything is trained
     loaded = cache(lambda: load_model(recipe.model))
-    if not (folder / "manifest.json").exists():
-        # what cannot be loaded, or asked, must not leave a folder that holds "another run" once that is mended
-        render_prompt(loaded().tokenizer, [Message(role="user", content="?")])
+    fresh = not (folder / "manifest.json").exists()
+    if fresh:  # a mistake must not leave a folder that holds "another run" once it is mended
+        check(recipe, loaded())
     device = "several" if recipe.model.device_map is not None else str(pick_device(recipe.model.device))
     Run.open_or_create(folder, recipe, data_hashes={}, seed=recipe.seeds[0], device=device)
-    sources = prepare(recipe, folder)
+    try:
+        sources = prepare(recipe, folder)
+    except UserError:
+        if fresh:
+            _remove(folder)
+        raise
     write_json(folder / "data.json", _account(sources))
     if until == "clean":
         return None
@@ -75,6 +85,30 @@ def run(recipe: InstructRecipe, folder: Path, *, until: str = "end") -> Row | No
                 if stage == until:
                     break
     return None if until in stages else _finish(recipe, folder)
+
+
+def check(recipe: InstructRecipe, loaded: Loaded) -> None:
+    """Find a mistake that only the model and the libraries can tell before anything is cleaned or trained.
+
+    Raises:
+        UserError: the model has no chat template, or objective, sft or dpo name what there is not.
+    """
+    render_prompt(loaded.tokenizer, [Message(role="user", content="?")])
+    weighting(recipe.objective.name, **recipe.objective.params)
+    for settings in (recipe.sft, recipe.dpo):
+        if settings is not None:
+            pick_precision(loaded.model, settings)
+            check_settings(loaded.model, settings)
+
+
+def _remove(folder: Path) -> None:
+    """Take away what a run left that came to no data; the manifest late, so that it is a run until then."""
+    for name in ("raw", HELD_OUT, "clean"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("manifest.json", "config.yaml"):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # somebody else's hidden files
+        folder.rmdir()
 
 
 def stage_folder(folder: Path, stage: str, seed: int) -> Path:

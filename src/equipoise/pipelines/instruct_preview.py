@@ -10,6 +10,7 @@ from equipoise.data.preferences import preferred
 from equipoise.errors import UserError
 from equipoise.models.loading import Loaded, load_model
 from equipoise.models.memory import estimate, in_words, peak
+from equipoise.pipelines.instruct import check
 from equipoise.pipelines.instruct_data import Sources, prepare
 from equipoise.pipelines.instruct_settings import InstructRecipe
 from equipoise.training.assembly import trainable_parameters
@@ -23,6 +24,7 @@ def preview(recipe: InstructRecipe) -> dict[str, Any]:
         UserError: what a run would raise before it trains.
     """
     loaded = load_model(recipe.model)
+    check(recipe, loaded)
     with TemporaryDirectory(prefix="equipoise-") as folder:
         sources = prepare(recipe, Path(folder))
     stages = [settings for settings in (recipe.sft, recipe.dpo) if settings is not None]

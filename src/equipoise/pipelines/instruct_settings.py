@@ -9,11 +9,10 @@ from equipoise.models.settings import ModelSettings
 from equipoise.pipelines.cleaning_settings import LengthSettings, NearSettings
 from equipoise.pipelines.settings import Seed
 from equipoise.training.dpo_settings import DPOSettings
-from equipoise.training.settings import LoraSettings, ObjectiveSettings, TrainSettings
+from equipoise.training.settings import LoraSettings, ObjectiveSettings, SftSettings
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 HeldOut = Annotated[list[str], Field(min_length=1)] | Share
-STAGES = ("clean", "sft", "dpo")
 
 
 class InstructData(Section):
@@ -80,7 +79,7 @@ class InstructRecipe(Section):
     data: InstructData = InstructData()
     clean: InstructCleaning = InstructCleaning()
     objective: ObjectiveSettings = ObjectiveSettings(name="sft")
-    sft: TrainSettings | None = TrainSettings(learning_rate=2e-4, lora=LoraSettings())
+    sft: SftSettings | None = SftSettings(learning_rate=2e-4, lora=LoraSettings())
     dpo: DPOSettings | None = DPOSettings()
     select: Literal["best", "last"] = "best"
     evaluation: InstructEvaluation = InstructEvaluation()

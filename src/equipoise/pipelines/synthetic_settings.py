@@ -10,7 +10,7 @@ from equipoise.pipelines.sampling_settings import SamplingSettings
 from equipoise.pipelines.settings import Seed, names_a_folder
 from equipoise.training.curriculum_settings import CurriculumSettings
 from equipoise.training.grpo_settings import GrpoSettings
-from equipoise.training.settings import LoraSettings, TrainSettings
+from equipoise.training.settings import LoraSettings, SftSettings
 
 Share = Annotated[float, Field(ge=0, le=1)]
 SIGNALS = ("exact", "consensus", "votes", "logprob", "entropy", "combined")
@@ -85,7 +85,7 @@ class SyntheticRecipe(Section):
     sampling: SamplingSettings = SamplingSettings()
     labels: LabelSettings = LabelSettings()
     grpo: GrpoSettings = GrpoSettings()
-    sft: TrainSettings = TrainSettings(epochs=3, learning_rate=2e-4, lora=LoraSettings())
+    sft: SftSettings = SftSettings(epochs=3, learning_rate=2e-4, lora=LoraSettings())
     arms: dict[str, Arm] = Field(default={"curriculum": Arm()}, min_length=1)
     primary: str = "curriculum"
 
@@ -113,9 +113,9 @@ def arm_grpo(recipe: SyntheticRecipe, arm: str | None = None) -> GrpoSettings:
     return GrpoSettings.model_validate(recipe.grpo.model_dump() | (recipe.arms[arm].grpo if arm else {}))
 
 
-def arm_sft(recipe: SyntheticRecipe, arm: str | None = None) -> TrainSettings:
+def arm_sft(recipe: SyntheticRecipe, arm: str | None = None) -> SftSettings:
     """The SFT settings of an arm: the recipe's, changed by its own."""
-    return TrainSettings.model_validate(recipe.sft.model_dump() | (recipe.arms[arm].sft if arm else {}))
+    return SftSettings.model_validate(recipe.sft.model_dump() | (recipe.arms[arm].sft if arm else {}))
 
 
 def _first(error: ValidationError, settings: Section) -> str:

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from equipoise.records import INSTRUCT_STAGES
 from equipoise.report.page import mapping, sequence
 from equipoise.report.reading import Curves, Rows, RunData, open_run, read_curves, read_json, read_rows
 
-STAGES = ("untrained", "sft", "dpo")
-UNTRAINED, SFT, DPO = STAGES
+UNTRAINED, SFT, DPO = INSTRUCT_STAGES
 DROPPED = "clean/dropped.jsonl"
 LABELS = {UNTRAINED: "untrained", SFT: "SFT", DPO: "DPO"}
 
@@ -44,8 +44,8 @@ class InstructRun:
     def stages(self) -> list[str]:
         """Name the stages that were measured, as the analysis has them, else as the recipe plans them."""
         named = [str(name) for name in sequence(self.analysis.get("stages"))]
-        planned = [UNTRAINED, *(name for name in STAGES[1:] if self.run.config.get(name) is not None)]
-        return [name for name in named if name in STAGES] or planned
+        planned = [UNTRAINED, *(name for name in INSTRUCT_STAGES[1:] if self.run.config.get(name) is not None)]
+        return [name for name in named if name in INSTRUCT_STAGES] or planned
 
     @property
     def last(self) -> str:
@@ -81,6 +81,6 @@ def read_instruct_run(path: Path) -> InstructRun:
     found.pairs = read_rows(run, "pairs.jsonl")
     if (run.path / "sanity.jsonl").exists():
         found.sanity = read_rows(run, "sanity.jsonl")
-    found.steps = read_curves(run, "metrics.jsonl", STAGES)
-    found.validation = read_curves(run, "validation.jsonl", STAGES)
+    found.steps = read_curves(run, "metrics.jsonl", INSTRUCT_STAGES)
+    found.validation = read_curves(run, "validation.jsonl", INSTRUCT_STAGES)
     return found

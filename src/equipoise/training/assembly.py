@@ -32,7 +32,7 @@ def pick_precision(model: Any, settings: CommonSettings) -> str:
     if wanted == "fp16" and device == "cpu":
         raise UserError(
             "training in fp16 needs a GPU",
-            where="training.precision",
+            where=f"{settings.section}.precision",
             fix="use `auto`, `fp32` or `bf16` on a CPU",
             docs="docs/troubleshooting.md#fp16-on-cpu",
         )
@@ -55,8 +55,8 @@ def trainable(model: Any, settings: CommonSettings) -> Any:
         if quantized:
             raise UserError(
                 "a quantized model cannot be trained in full",
-                where="training.lora",
-                fix="give training.lora (for example `lora: {}`), or load the model unquantized",
+                where=f"{settings.section}.lora",
+                fix=f"give {settings.section}.lora (for example `lora: {{}}`), or load the model unquantized",
             )
         for parameter in model.parameters():
             parameter.requires_grad_(True)
@@ -82,14 +82,14 @@ def check_settings(model: Any, settings: CommonSettings, token_rows: Sequence[in
         close = nearest(settings.optimizer, optimizers)
         raise UserError(
             f"there is no optimizer {settings.optimizer!r}" + (f"; did you mean {close!r}?" if close else ""),
-            where="training.optimizer",
+            where=f"{settings.section}.optimizer",
             fix="take one of transformers' OptimizerNames, such as adamw_torch",
         )
     stopping = settings.stopping if isinstance(settings, TrainSettings) else None
     if stopping is not None and stopping.restarts and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
             "restarts need a single process: several would shuffle differently",
-            where="training.stopping.restarts",
+            where=f"{settings.section}.stopping.restarts",
             fix="set it to 0, or train in one process",
         )
     if isinstance(model, PeftModel) and token_rows:
@@ -115,7 +115,7 @@ def check_settings(model: Any, settings: CommonSettings, token_rows: Sequence[in
         )
         raise UserError(
             f"{type(model).__name__} has no module {unmatched[0]!r}",
-            where="training.lora.target_modules",
+            where=f"{settings.section}.lora.target_modules",
             fix=f"use all-linear, or some of {', '.join(leaves[:12])}",
         )
 
@@ -160,7 +160,7 @@ def lora_config(model: Any, settings: CommonSettings, token_rows: Sequence[int] 
     if not isinstance(names, str) and any(head == name or head.endswith("." + name) for name in names):
         raise UserError(
             f"the output head ({head}) cannot carry an adapter: the loss is computed from its weights directly",
-            where="training.lora.target_modules",
+            where=f"{settings.section}.lora.target_modules",
             fix=f"take {head!r} out of the list, or use all-linear",
         )
     return LoraConfig(
@@ -181,7 +181,9 @@ def trainer_arguments(
     if settings.tensorboard:
         if importlib.util.find_spec("tensorboard") is None:
             raise UserError(
-                "tensorboard is not installed", where="training.tensorboard", fix='pip install "equipoise[track]"'
+                "tensorboard is not installed",
+                where=f"{settings.section}.tensorboard",
+                fix='pip install "equipoise[track]"',
             )
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "logs")
     return {

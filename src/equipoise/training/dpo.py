@@ -95,7 +95,7 @@ def train_dpo(
     with ExitStack() as stack:
         stack.enter_context(quiet_training())
         hooks = stack.enter_context(step_hooks(folder, folder / "checkpoints", data.ids, settings, validate, on_step))
-        hooks.eval_steps, hooks.keep_best, hooks.section = eval_steps, dict(keep_best or {}), "dpo"
+        hooks.eval_steps, hooks.keep_best = eval_steps, dict(keep_best or {})
         hooks.write_model = partial(write_model, loaded, base)
         stop = stack.enter_context(StopRequest())
         stack.callback(detach, base_of(model))  # TRL's head, also where training fails

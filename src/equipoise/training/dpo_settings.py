@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,6 +21,7 @@ class DPOSettings(CommonSettings):
     that brings no adapter; one that it brings is trained on.
     """
 
+    section: ClassVar[str] = "dpo"
     beta: float = Field(default=0.1, gt=0, allow_inf_nan=False)
     loss_type: Literal[
         "sigmoid",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -108,4 +108,8 @@ class GrpoSettings(Section):
     def training(self) -> TrainSettings:
         """The settings that GRPO shares with supervised training, as its helpers take them."""
         shared = set(TrainSettings.model_fields) & set(type(self).model_fields)
-        return TrainSettings(**{name: getattr(self, name) for name in shared})
+        return _Shared(**{name: getattr(self, name) for name in shared})
+
+
+class _Shared(TrainSettings):
+    section: ClassVar[str] = "grpo"

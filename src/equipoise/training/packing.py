@@ -10,11 +10,14 @@ from equipoise.errors import UserError
 
 
 @torch.no_grad()
-def check_documents_stay_apart(model: Any) -> None:
+def check_documents_stay_apart(model: Any, section: str) -> None:
     """Compare a document's hidden states alone and behind another one in the same row.
 
     A model whose attention mask does not follow the positions would train each answer on other documents' questions,
     without a sign of it.
+
+    Args:
+        section: of the recipe, to which `packing` belongs.
 
     Raises:
         UserError: the document is seen to depend on what was packed before it.
@@ -34,7 +37,7 @@ def check_documents_stay_apart(model: Any) -> None:
     if not difference < 0.02:
         raise UserError(
             f"{type(model).__name__} lets packed documents see each other",
-            where="training.packing",
-            fix="set training.packing: false, or load the model with attn_implementation: flash_attention_2",
+            where=f"{section}.packing",
+            fix=f"set {section}.packing: false, or load the model with attn_implementation: flash_attention_2",
             docs="docs/troubleshooting.md#packing",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -74,6 +74,7 @@ class CommonSettings(Section):
     `cosine_with_restarts` falls from the full rate to zero.
     """
 
+    section: ClassVar[str] = "training"  # where a recipe has these settings, as errors name it
     epochs: int = Field(default=3, ge=1)
     learning_rate: float = Field(default=2e-5, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=4, ge=1)
@@ -120,3 +121,9 @@ class TrainSettings(CommonSettings):
         if isinstance(given, dict) and isinstance(given.get("preset"), str):
             return {**PRESETS.get(given["preset"], {}), **given}
         return given
+
+
+class SftSettings(TrainSettings):
+    """Supervised fine-tuning in a recipe that trains in other ways too."""
+
+    section: ClassVar[str] = "sft"

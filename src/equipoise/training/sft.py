@@ -105,7 +105,7 @@ def train(
     data = formatted(loaded.tokenizer, examples, settings)
     check_ids(loaded.model, ((name, row.input_ids) for name, row in zip(data.ids, data.rows)))
     if settings.packing:
-        check_documents_stay_apart(base_of(loaded.model))
+        check_documents_stay_apart(base_of(loaded.model), settings.section)
     base = base_note(loaded.model, loaded.name)
     if is_main_process():
         checkpoints.claim(folder, identity(loaded, data, objective, settings, seed, base, token_rows))
@@ -277,6 +277,7 @@ def step_hooks(
             splits=opened("splits", None),  # a step can be split twice
             anomalies=Anomalies(opened("anomalies")),
             ids=ids,
+            section=settings.section,
             keep_checkpoints=settings.keep_checkpoints,
             logging_steps=settings.logging_steps,
             validate=validate,

@@ -29,6 +29,7 @@ class StepHooks:
     splits: Any
     anomalies: Anomalies
     ids: list[str]
+    section: str  # of the recipe that has the settings, as errors name it
     keep_checkpoints: int = 2
     logging_steps: int = 1
     token_learning_rate: float | None = None
@@ -41,7 +42,6 @@ class StepHooks:
     supervised: Sequence[int] = ()
     example_losses: Callable[[Any, int], Sequence[float]] | None = None
     stops: Any = None
-    section: str = "training"  # of the settings, as errors name it
 
 
 class Stepping(Stoppable, Durable):
