@@ -135,6 +135,24 @@ def test_chat_asks_as_training_did(done):
     assert taught.reply(head, "medical") == talker.reply(question, "medical")
 
 
+def test_without_a_domain_chat_adds_what_all_domains_say(done):
+    talker = Talker.of(done[0])
+
+    def taught(**instructions):
+        domains = {
+            name: one.model_copy(update={"instruction": instructions[name]})
+            for name, one in talker.recipe.domains.items()
+        }
+        return replace(talker, recipe=talker.recipe.model_copy(update={"domains": domains}))
+
+    first, second = DOMAINS
+    alike = taught(**{first: "Be short.", second: "Be short."})
+    assert alike.reply("Is it so?") == talker.reply("Is it so?\nBe short.")
+    apart = taught(**{first: "Be short.", second: None})
+    assert apart.reply("Is it so?") == talker.reply("Is it so?")
+    assert apart.reply("Is it so?", first) == talker.reply("Is it so?\nBe short.", first)
+
+
 def test_the_verbs_on_a_run(done, tmp_path):
     folder, _ = done
     verbs = CliRunner()

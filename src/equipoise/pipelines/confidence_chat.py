@@ -67,10 +67,14 @@ class Talker:
         loaded = load_model(settings)
         return cls(loaded, recipe, known_ids(recipe, loaded), *found)
 
+    def instruction(self, domain: str | None = None) -> str | None:
+        """What training said after each question of `domain`; without one, what it said in all domains alike."""
+        said = {self.recipe.domains[name].instruction for name in ([domain] if domain else self.ids)}
+        return said.pop() if len(said) == 1 else None
+
     def reply(self, question: str, domain: str | None = None) -> Reply:
         """Answer one question. Without a domain the one whose token the model chooses speaks, else the run's first."""
-        asked = domain or (next(iter(self.ids)) if len(self.ids) == 1 else None)
-        instruction = None if asked is None else self.recipe.domains[asked].instruction
+        instruction = self.instruction(domain)
         content = question if instruction is None else f"{question}\n{instruction}"  # as in training
         prompt = render_prompt(self.loaded.tokenizer, [Message(role="user", content=content)])
         marks = [i for pair in self.ids.values() for i in pair]
@@ -114,6 +118,8 @@ def chat(run: Path, domain: str | None, overrides: list[str]) -> None:
     talker = Talker.of(run, overrides)
     if domain is not None and domain not in talker.ids:
         raise UserError(f"the run has no domain {domain!r}", where="--domain", fix=f"one of {', '.join(talker.ids)}")
+    if domain is None and len({talker.instruction(name) for name in talker.ids}) > 1:
+        warn("training added an instruction to each question that hangs on its domain; --domain NAME adds it here")
     for question in questions():
         reply = talker.reply(question, domain)
         put(f"{visible(reply.text)}\n  {_verdict(reply)}\n")
