@@ -10,6 +10,7 @@ from equipoise.disk import make_folder
 from equipoise.journal import write_jsonl
 from equipoise.pipelines.confidence_settings import ConfidenceRecipe
 from equipoise.pipelines.trained import trained_model
+from equipoise.protocols.wording import estimate
 from equipoise.report.build import build_report
 from equipoise.runs import Run
 
@@ -60,13 +61,7 @@ def show(analysis: dict[str, Any]) -> None:
 
 
 def _cell(numbers: dict[str, Any] | None, *, percent: bool) -> str:
-    if not numbers or numbers.get("mean") is None:
-        return ""
-    scale, digits = (100, 1) if percent else (1, 3)
-    text = f"{scale * numbers['mean']:.{digits}f}"
-    if numbers.get("low") is None:
-        return text
-    return f"{text} [{scale * numbers['low']:.{digits}f}, {scale * numbers['high']:.{digits}f}]"
+    return estimate(numbers, factor=100, digits=1) if percent else estimate(numbers, factor=1, digits=3)
 
 
 def _promise(choice: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from equipoise.errors import UserError
 from equipoise.journal import write_jsonl
 from equipoise.pipelines.instruct_settings import InstructRecipe
 from equipoise.pipelines.trained import run_of, trained_model
+from equipoise.protocols.wording import estimate
 from equipoise.report.build import build_report
 from equipoise.runs import Run
 
@@ -72,13 +73,8 @@ def in_words(change: Mapping[str, Any]) -> str:
 
 
 def _score(name: str, numbers: Mapping[str, Any] | None) -> str:
-    if numbers is None:
-        return ""
     _, factor, digits = SHOWN[name]
-    text = f"{factor * numbers['mean']:.{digits}f}"
-    if numbers["low"] is None:
-        return text
-    return f"{text} [{factor * numbers['low']:.{digits}f}, {factor * numbers['high']:.{digits}f}]"
+    return estimate(numbers, factor=factor, digits=digits)
 
 
 def preview_instruct(path: Path, overrides: list[str]) -> None:

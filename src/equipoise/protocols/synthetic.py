@@ -10,6 +10,7 @@ from equipoise.disk import make_folder
 from equipoise.journal import write_jsonl
 from equipoise.pipelines.synthetic_settings import SyntheticRecipe
 from equipoise.pipelines.trained import trained_model
+from equipoise.protocols.wording import estimate
 from equipoise.report.build import build_report
 from equipoise.runs import Run
 
@@ -57,8 +58,7 @@ def contrast(primary: str, row: Mapping[str, Any]) -> str:
 
 
 def _score(numbers: Mapping[str, Any]) -> str:
-    text = f"{100 * numbers['mean']:.1f}"
-    return text if numbers["low"] is None else f"{text} [{100 * numbers['low']:.1f}, {100 * numbers['high']:.1f}]"
+    return estimate(numbers, factor=100, digits=1)
 
 
 def _change(analysis: Mapping[str, Any], arm: str, domain: str) -> str:

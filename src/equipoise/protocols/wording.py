@@ -1,6 +1,7 @@
 """Numbers in words: shares in percent, differences in points, p-values, and who did better than whom."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 # What is said of an arm that has (more, fewer) of what a task counts, and of two that have the same.
 VERBS = {
@@ -32,6 +33,21 @@ def interval(ci: Sequence[float] | None, *, share: bool) -> str:
     if ci is None:
         return ""
     return f" [{_zero(100 * ci[0], 1):.1f}, {_zero(100 * ci[1], 1):.1f}]" if share else f" [{ci[0]:.4g}, {ci[1]:.4g}]"
+
+
+def estimate(numbers: Mapping[str, Any] | None, *, factor: float, digits: int) -> str:
+    """Write `mean` times `factor`, with `low` and `high` where there are such; nothing if there is no mean."""
+    if not numbers or numbers.get("mean") is None:
+        return ""
+    mean, *ci = (
+        f"{factor * value:.{digits}f}" for name in ("mean", "low", "high") if (value := numbers.get(name)) is not None
+    )
+    return f"{mean} [{', '.join(ci)}]" if ci else mean
+
+
+def bounded(ci: Sequence[float] | None) -> tuple[float, float] | None:
+    """Cut the interval of a share where shares end."""
+    return None if ci is None else (max(ci[0], 0.0), min(ci[1], 1.0))
 
 
 def p_value(p: float | None) -> str:
