@@ -89,5 +89,4 @@ def _command(share: float, source: str, settings: ScanSettings) -> str:
         words += ["dpo=null", *OWN]
     model = settings.model.model_dump(mode="json", exclude_defaults=True) | {"path": settings.model.path}
     words += [f"model.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in model.items()]
-    words += [f"objective.name={OBJECTIVE}", "objective.params={}"]
-    return shlex.join(words)
+    return shlex.join([*words, f"objective.name={OBJECTIVE}"])
