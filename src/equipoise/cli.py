@@ -198,7 +198,7 @@ def generate(
 @app.command()
 def chat(
     model: Annotated[str, typer.Argument(help="A run directory, a model folder, a Hub name, or `testbed`.")],
-    domain: Annotated[str | None, typer.Option(help="Confidence tokens: whose speak; the run's first.")] = None,
+    domain: Annotated[str | None, typer.Option(help="Confidence tokens: what the questions are about.")] = None,
     overrides: Overrides = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer; 256 by default.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy; 0.2 by default.")] = None,

@@ -10,6 +10,7 @@ from equipoise.catalogue import find
 from equipoise.cli import app
 from equipoise.config import resolve
 from equipoise.objectives.weighting import weighting
+from equipoise.pipelines.frontier_settings import FrontierRecipe
 from equipoise.pipelines.settings import ProtocolRecipe
 from equipoise.protocols.analysis import analyze
 from equipoise.protocols.definitions import PROTOCOLS
@@ -88,6 +89,10 @@ def test_what_is_no_finished_protocol_is_an_error(tmp_path):
     (run / "analysis.json").unlink()
     result = CliRunner().invoke(app, ["protocol", "compare", str(run)])
     assert result.exit_code == 2 and "no analysis" in result.output
-    (run / "analysis.json").write_text(json.dumps({"protocol": None}))
-    result = CliRunner().invoke(app, ["protocol", "compare", str(run)])
-    assert result.exit_code == 2 and "one of a, b, s, t" in result.output
+
+
+def test_a_run_with_nothing_published_to_compare_is_told_so(tmp_path):
+    recipe = resolve(FrontierRecipe, find("protocol-frontier"))
+    Run.open_or_create(tmp_path / "run", recipe, data_hashes={}, seed=42, device="cpu")
+    result = CliRunner().invoke(app, ["protocol", "compare", str(tmp_path / "run")])
+    assert result.exit_code == 2 and "protocol a, b, s, t" in result.output and "equipoise report" in result.output

@@ -85,15 +85,17 @@ def _read(path: Path) -> tuple[Row, Row]:
     Run.open(path)
     from equipoise.config import load_yaml
 
+    config = load_yaml(path / "config.yaml")
+    if config.get("protocol") not in published():
+        raise UserError(
+            "this is no run of a protocol with published numbers to compare with",
+            where=str(path),
+            fix=f"give runs of protocol {', '.join(PROTOCOLS)}; `equipoise report {path}` shows this one",
+        )
     file = path / "analysis.json"
     if not file.is_file():
         raise UserError("this run has no analysis", where=str(file), fix="finish it: the same call goes on with it")
-    analysis = json.loads(file.read_text(encoding="utf-8"))
-    if analysis.get("protocol") not in published():
-        raise UserError(
-            "this is no run of a protocol that was published", where=str(path), fix="one of " + ", ".join(PROTOCOLS)
-        )
-    return analysis, load_yaml(path / "config.yaml")
+    return json.loads(file.read_text(encoding="utf-8")), config
 
 
 def _cells(row: Row) -> list[str]:
