@@ -18,6 +18,12 @@ NO_SPACE = 2**20  # bytes
 DOCS = "docs/troubleshooting.md#disk"
 
 
+def fits_a_folder(name: str) -> bool:
+    """Tell whether a folder can be called so on every system."""
+    fits = re.fullmatch(r'[^\\/<>:"|?*\x00-\x1f]{1,100}', name) is not None
+    return fits and name[0] not in ". " and name[-1] not in ". "
+
+
 class System:
     """The few system calls that durability rests on; a test puts one in that fails."""
 

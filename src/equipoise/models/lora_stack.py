@@ -73,6 +73,10 @@ class LoraStack:
         """Go on with these runs alone, in this order."""
         self.rows, self.grads = self.rows[list(runs)].clone(), self.grads[list(runs)].clone()
 
+    def some(self, runs: Sequence[int]) -> LoraStack:
+        """A stack of copies of these runs' parameters, in this order, on the same model."""
+        return LoraStack(self.model, self.rows[list(runs)])
+
     @contextmanager
     def running(self, runs: slice = slice(None), *, dropout: Dropout | None = None) -> Iterator[Any]:
         """Let the model compute `runs`; yields the base. A backward adds to `grads`.

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from equipoise.data.formatting import Formatted, render_all
 from equipoise.errors import UserError
@@ -13,6 +13,7 @@ from equipoise.models.loading import Loaded
 from equipoise.pipelines.frontier_settings import FrontierRecipe
 from equipoise.pipelines.knowledge_update import UNTRAINED, KnowledgeData, load_data, steps_of_an_epoch, tasks
 from equipoise.records import Example, Prediction
+from equipoise.schedules.stopping import Verdict
 from equipoise.training.assembly import check_settings
 from equipoise.training.sft import train
 
@@ -65,6 +66,37 @@ def load_frontier_data(recipe: FrontierRecipe) -> FrontierData:
     return FrontierData(known, rehearsed)
 
 
+@dataclass(frozen=True)
+class Readings:
+    """When one training is scored.
+
+    Attributes:
+        epoch: its steps.
+        due: names of the readings on the way, by step.
+        last: name of the one at the end.
+    """
+
+    epoch: int
+    due: dict[int, str]
+    last: str
+
+    @classmethod
+    def of(cls, recipe: FrontierRecipe, arm: str, rows: int) -> Self:
+        """The readings of an arm that trains on so many rows; a rule that stops it chooses its only one."""
+        epoch, stops = steps_of_an_epoch(rows, recipe.training), recipe.arms[arm].stopping is not None
+        last = max(recipe.score_at)
+        due = {} if stops else {n * epoch: f"epoch-{n}" for n in recipe.score_at if n < last}
+        return cls(epoch, due, "end" if stops else f"epoch-{last}")
+
+    def notes(self, answers: int, steps: int, stopped: Verdict | None) -> dict[str, Any]:
+        """What is noted of a training that took so many steps, with so many answers in each reading."""
+        return {
+            "scored": answers * (len(self.due) + 1),
+            "epochs": {name: step / self.epoch for step, name in {**self.due, steps: self.last}.items()},
+            "stopped": None if stopped is None else stopped.sentence,
+        }
+
+
 def render_arm(loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, arm: str) -> Formatted:
     """The rows of an arm as they are trained on.
 
@@ -86,7 +118,7 @@ def score_before(loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, fol
     """Score the model as it came, with every question written out."""
     predictions = _answers(loaded, recipe, data.tasks(rehearsed=recipe.rehearses), UNTRAINED, 0)
     write_jsonl(folder / "predictions.jsonl", (row.model_dump() for row in predictions))
-    _write(folder, "epoch-0", predictions)
+    write_reading(folder, "epoch-0", predictions)
     return {"scored": len(predictions), "epochs": {"epoch-0": 0.0}}
 
 
@@ -111,17 +143,13 @@ def train_and_score(
         `scored` answers, `epochs` by the name of their file, and `stopped`, the rule's sentence.
     """
     settings, rows = recipe.settings_of(arm, rate), render_arm(loaded, recipe, data, arm)
-    epoch, asked = steps_of_an_epoch(len(rows.rows), settings), data.tasks(rehearsed=recipe.arms[arm].rehearse)
-    on_the_way = [] if settings.stopping else [n for n in recipe.score_at if n < settings.epochs]
-    due = {n * epoch: f"epoch-{n}" for n in on_the_way}
+    plan, asked = Readings.of(recipe, arm, len(rows.rows)), data.tasks(rehearsed=recipe.arms[arm].rehearse)
 
     def read(model: Any, step: int) -> dict[str, float]:
-        if step not in due:
+        if step not in plan.due:
             return {}
         predictions = _answers(replace(loaded, model=model), recipe, asked, f"{arm}@{rate:g}", seed)
-        _write(folder, due[step], predictions)
-        right = [row.score for row in predictions if row.task == "correction"]
-        return {"correction": sum(right) / len(right)}
+        return write_reading(folder, plan.due[step], predictions)
 
     result = train(
         loaded,
@@ -134,14 +162,9 @@ def train_and_score(
         on_step=on_step,
         keep_base=keep_base,
     )
-    last = "end" if settings.stopping else f"epoch-{settings.epochs}"
     predictions = _answers(replace(loaded, model=result.model), recipe, asked, f"{arm}@{rate:g}", seed)
-    _write(folder, last, predictions)
-    return {
-        "scored": len(predictions) * (len(due) + 1),
-        "epochs": {**{f"epoch-{n}": float(n) for n in on_the_way}, last: result.steps / epoch},
-        "stopped": None if result.stopped is None else result.stopped.sentence,
-    }
+    write_reading(folder, plan.last, predictions)
+    return plan.notes(len(predictions), result.steps, result.stopped)
 
 
 def _answers(loaded: Loaded, recipe: FrontierRecipe, asked: Sequence[Task], method: str, seed: int) -> list[Prediction]:
@@ -157,5 +180,8 @@ def _answers(loaded: Loaded, recipe: FrontierRecipe, asked: Sequence[Task], meth
     )
 
 
-def _write(folder: Path, name: str, predictions: Sequence[Prediction]) -> None:
+def write_reading(folder: Path, name: str, predictions: Sequence[Prediction]) -> dict[str, float]:
+    """Write what was answered; return what of it goes to `validation.jsonl`."""
     write_jsonl(folder / f"{name}.jsonl", (row.model_dump(include=set(READING)) for row in predictions))
+    right = [row.score for row in predictions if row.task == "correction"]
+    return {"correction": sum(right) / len(right)}

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from equipoise.config import Section
 from equipoise.models.settings import ModelSettings
-from equipoise.pipelines.settings import DataSettings, ScoringSettings, Seed, names_a_folder
+from equipoise.pipelines.settings import CohortOf, DataSettings, ScoringSettings, Seed, names_a_folder
 from equipoise.training.settings import ObjectiveSettings, StoppingSettings, TrainSettings
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -38,6 +38,7 @@ class FrontierRecipe(Section):
         score_at: epochs after which a training is scored; the last of them ends it.
         against: the arm that the others are compared with.
         levels: shares of corrected items at which it is asked how much else is kept.
+        cohort: which trainings go together, as in a protocol.
     """
 
     pipeline: Literal["frontier"] = "frontier"
@@ -51,6 +52,7 @@ class FrontierRecipe(Section):
     score_at: list[Epoch] = Field(min_length=1)
     against: str = "sft"
     levels: list[Level] = Field(default=[0.8, 0.9, 0.95], min_length=1)
+    cohort: CohortOf = "seed"
     training: TrainSettings = TrainSettings()
     evaluation: ScoringSettings = ScoringSettings()
 

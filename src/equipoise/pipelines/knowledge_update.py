@@ -1,7 +1,7 @@
 """Correct what a model is confidently wrong about: rows and tasks, one trained and scored cell, and a whole run."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -102,11 +102,19 @@ def score_model(
         execute=options.run_unit_tests,
         batch_tokens=options.batch_tokens,
     )
+    write_scores(loaded, recipe, data, folder, predictions)
+    return predictions
+
+
+def write_scores(
+    loaded: Loaded, recipe: KnowledgeUpdateRecipe, data: KnowledgeData, folder: Path, predictions: Sequence[Prediction]
+) -> None:
+    """Write a model's answers into `folder`, their scores, and what it thinks of every training token."""
+    results = summarise(predictions, scoring=recipe.evaluation.scoring)
     folder.mkdir(parents=True, exist_ok=True)
     write_jsonl(folder / "predictions.jsonl", (row.model_dump() for row in predictions))
-    write_json(folder / "results.json", [row.model_dump() for row in summarise(predictions, scoring=options.scoring)])
+    write_json(folder / "results.json", [row.model_dump() for row in results])
     write_jsonl(folder / "tokens.jsonl", token_rows(loaded, data.updates, max_length=recipe.training.max_length))
-    return predictions
 
 
 def score_untrained(
@@ -159,14 +167,14 @@ def run_cell(
         settings=recipe.training,
         folder=folder,
         seed=seed,
-        validate=_weight_trace(loaded, recipe, data, objective),
+        validate=weight_trace(loaded, recipe, data, objective),
         on_step=on_step,
         keep_base=keep_base,
     )
     return score_model(replace(loaded, model=result.model), recipe, data, folder, method=method, seed=seed)
 
 
-def _weight_trace(
+def weight_trace(
     loaded: Loaded, recipe: KnowledgeUpdateRecipe, data: KnowledgeData, objective: ObjectiveSettings
 ) -> Callable[[Any, int], dict[str, float]] | None:
     """What training calls after each epoch for the weights that the objective gives now; None where nobody asks."""

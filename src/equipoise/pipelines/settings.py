@@ -1,21 +1,21 @@
 """The schema of a knowledge-update recipe; torch-free, so that it is checked before anything heavy is imported."""
 
-import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from equipoise.config import Section
+from equipoise.disk import fits_a_folder
 from equipoise.models.settings import ModelSettings
 from equipoise.training.settings import ObjectiveSettings, TrainSettings
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+CohortOf = Literal["seed", "grid", "off"]
 
 
 def names_a_folder(arm: str) -> bool:
     """Tell whether an arm can be called so: its cells lie in a folder of that name, beside the untrained model's."""
-    fits = re.fullmatch(r'[^\\/<>:"|?*\x00-\x1f]{1,100}', arm) is not None
-    return fits and arm[0] not in ". " and arm[-1] not in ". " and arm != "untrained"
+    return fits_a_folder(arm) and arm != "untrained"
 
 
 class DataSettings(Section):
@@ -67,12 +67,14 @@ class ProtocolRecipe(KnowledgeUpdateRecipe):
     """A grid of runs: every arm is an objective, every seed drives initialisation and data order.
 
     `protocol` says which claims the analysis tests; without one it compares what is there. `objective` and `seed` are
-    those of a single run, and an error where no arm or seed of the grid is that.
+    those of a single run, and an error where no arm or seed of the grid is that. `cohort` says which cells are trained
+    together where adapters are trained: those of one seed, the whole `grid` (on a GPU), or none, `off`.
     """
 
     protocol: Literal["a", "b", "s", "t"] | None = None
     arms: dict[str, ObjectiveSettings] = Field(min_length=1)
     seeds: list[Seed] = Field(default=[42, 123, 456, 789, 2024], min_length=1)
+    cohort: CohortOf = "seed"
 
     @model_validator(mode="after")
     def _check_grid(self) -> Self:

@@ -28,6 +28,7 @@ def run_frontier(path: Path, overrides: list[str], out: Path | None) -> Path:
     folder = out or Run.named(Path("runs"), recipe.name)
     from equipoise.pipelines.frontier import load_frontier_data, render_arm, score_before, train_and_score
     from equipoise.pipelines.knowledge_update import steps_of_an_epoch
+    from equipoise.protocols.frontier_cohort import together
     from equipoise.protocols.grid import Cell, Grid, OnStep, check_arms, run_cells
 
     check_arms(recipe.arms)
@@ -52,6 +53,8 @@ def run_frontier(path: Path, overrides: list[str], out: Path | None) -> Path:
         check=lambda loaded: [render_arm(loaded, recipe, data, arm) for arm in recipe.arms],
         steps=steps,
         work=work,
+        cohort=recipe.cohort,
+        together=together(recipe, data),
     )
     run_cells(grid, folder, title=recipe.name)
     show(finish(folder, recipe))

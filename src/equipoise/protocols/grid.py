@@ -1,17 +1,24 @@
 """A grid of arms and seeds on one base model: every cell is journalled, a killed grid resumes, no cell runs twice."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from equipoise.console import progress, say
+from equipoise.data.formatting import Formatted
+from equipoise.errors import UserError
+from equipoise.journal import Journal
 from equipoise.models.loading import Loaded, load_model
+from equipoise.models.lora_stack import LoraStack, stack_of
 from equipoise.models.settings import ModelSettings
 from equipoise.objectives.weighting import weighting
+from equipoise.pipelines.knowledge_cohort import Trained, Validate, score_stack, trace_weights
 from equipoise.pipelines.knowledge_update import (
     UNTRAINED,
     KnowledgeData,
@@ -21,9 +28,11 @@ from equipoise.pipelines.knowledge_update import (
     score_untrained,
     step_count,
 )
-from equipoise.pipelines.settings import ProtocolRecipe
+from equipoise.pipelines.settings import CohortOf, ProtocolRecipe
 from equipoise.protocols.collect import finish
 from equipoise.runs import Run
+from equipoise.training.cohort import CohortRun, RunResult, train_cohort
+from equipoise.training.cohort_checks import check_model, check_runs
 from equipoise.training.settings import ObjectiveSettings
 
 OnStep = Callable[[dict[str, Any]], None]
@@ -44,6 +53,21 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Together:
+    """How cells are done as runs of one cohort, each with what `Grid.work` would leave in its folder.
+
+    Attributes:
+        run: a cell as a run, which is named as the cell.
+        validate: what the cohort calls after epochs of these cells, if anything, in the folder of all cells.
+        score: scores the cells that a stack holds, in the folder of all cells; returns what to note of each.
+    """
+
+    run: Callable[[Cell, Loaded], CohortRun]
+    validate: Callable[[Sequence[Cell], Loaded, Path], Validate | None]
+    score: Callable[[Sequence[Cell], Loaded, Path, LoraStack, Sequence[RunResult]], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
 class Grid:
     """What is done in which cells.
 
@@ -52,6 +76,7 @@ class Grid:
         steps: optimizer steps of a cell, for progress.
         work: does a cell in its folder and returns what to note of it, with how many answers were `scored`; the last
             argument says whether the model is still needed afterwards.
+        cohort: which cells are trained together, by `together`.
     """
 
     recipe: BaseModel
@@ -62,6 +87,8 @@ class Grid:
     check: Callable[[Loaded], object]
     steps: Callable[[Cell], int]
     work: Callable[[Cell, Loaded, Path, OnStep, bool], dict[str, Any]]
+    cohort: CohortOf
+    together: Together
 
 
 def cells(recipe: ProtocolRecipe) -> Iterator[Cell]:
@@ -100,6 +127,8 @@ def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
         check=lambda loaded: check_training(loaded, recipe, data),
         steps=lambda _: steps,
         work=lambda *cell: _work(recipe, data, *cell),
+        cohort=recipe.cohort,
+        together=_together(recipe, data),
     )
     run_cells(grid, folder, title=recipe.name)
     return finish(
@@ -131,9 +160,37 @@ def run_cells(grid: Grid, folder: Path, *, title: str) -> None:
         if todo:
             loaded = loaded or load_model(grid.model)
             with progress(sum(map(grid.steps, todo)), title) as bar:
-                for cell in todo:
-                    keep = cell is not todo[-1]  # the last one needs no copy: a single run holds its weights once
-                    journal.append(_done(cell, loaded, grid, folder / "cells" / cell.name, bar, keep_base=keep))
+                for group in cohorts(grid, loaded):
+                    mine = [cell for cell in group if cell in todo]
+                    if len(group) > 1 and mine:
+                        _do_together(group, mine, loaded, grid, folder, bar, journal)
+                        continue
+                    for cell in mine:
+                        keep = cell is not todo[-1]  # the last one needs no copy: a single run holds its weights once
+                        journal.append(_done(cell, loaded, grid, folder / "cells" / cell.name, bar, keep_base=keep))
+
+
+def cohorts(grid: Grid, loaded: Loaded) -> Iterator[list[Cell]]:
+    """Part the cells into those that are trained together; a cell by itself is trained as a single run.
+
+    It hangs on the recipe and the model alone, so that a grid that goes on finds its cohorts again.
+    """
+    trained = [cell for cell in grid.cells if cell.arm != UNTRAINED]
+    yield from ([cell] for cell in grid.cells if cell.arm == UNTRAINED)
+    together = grid.cohort != "off"
+    if together and len(trained) > 1:
+        try:
+            check_runs([grid.together.run(cell, loaded) for cell in trained])
+            check_model(loaded.model)
+        except UserError as error:
+            together = False
+            say(f"the cells are trained one by one: {error.what}")
+    if not together:
+        yield from ([cell] for cell in trained)
+    elif grid.cohort == "grid":
+        yield trained
+    else:
+        yield from (list(group) for _, group in groupby(trained, key=lambda cell: cell.seed))
 
 
 def shock_threshold(recipe: ProtocolRecipe) -> float | None:
@@ -166,28 +223,89 @@ def _work(
     return {"scored": len(predictions)}
 
 
+def _together(recipe: ProtocolRecipe, data: KnowledgeData) -> Together:
+    """The cells of a knowledge-update grid as runs of a cohort."""
+    rendered: list[Formatted] = []
+
+    def run(cell: Cell, loaded: Loaded) -> CohortRun:
+        if not rendered:  # all arms train on the same rows
+            rendered.append(check_training(loaded, recipe, data))
+        return CohortRun(cell.name, rendered[0], recipe.arms[cell.arm], recipe.training, cell.seed)
+
+    def validate(cells: Sequence[Cell], loaded: Loaded, _: Path) -> Validate | None:
+        return trace_weights(loaded, recipe, data, {cell.name: cell.arm for cell in cells})
+
+    def score(cells: Sequence[Cell], loaded: Loaded, folder: Path, stack: LoraStack, _: object) -> list[dict[str, Any]]:
+        runs = [Trained(cell.arm, cell.seed, folder / cell.name) for cell in cells]
+        return [{"scored": len(mine)} for mine in score_stack(loaded, recipe, data, stack, runs)]
+
+    return Together(run, validate, score)
+
+
 def _done(cell: Cell, loaded: Loaded, grid: Grid, folder: Path, bar: Any, *, keep_base: bool) -> dict[str, Any]:
-    """Do a cell and return its row of the journal."""
+    """Do a cell by itself and return its row of the journal."""
     started = time.perf_counter()
-    folder.mkdir(parents=True, exist_ok=True)
-    log = CellLog(folder / "log.txt")
-    log(cell.name)
-    seen = 0
+    watch = _Watch(cell, folder, bar)
+    notes = grid.work(cell, loaded, folder, watch, keep_base)
+    return watch.row(notes, grid, loaded, time.perf_counter() - started)
 
-    def on_step(row: dict[str, Any]) -> None:
-        nonlocal seen
-        bar.advance(row["step"] - seen, note=cell.name)
-        seen = row["step"]
-        log(f"step {row['step']} loss {row['loss']:.4f} lr {row['learning_rate']:.2e} grad {row['grad_norm']:.3f}")
 
-    notes = grid.work(cell, loaded, folder, on_step, keep_base)
-    bar.advance(grid.steps(cell) - seen, note=cell.name)
-    seconds = time.perf_counter() - started
-    log(f"scored {notes['scored']} answers; {seconds:.1f} s in all")
-    vocab = loaded.model.get_output_embeddings().weight.shape[0]
-    named = {"cell": cell.name, "arm": cell.arm, "seed": cell.seed}
-    named |= {} if cell.rate is None else {"learning_rate": cell.rate}
-    return named | notes | {"seconds": round(seconds, 3), "vocab_size": vocab}
+def _do_together(
+    group: Sequence[Cell], todo: Sequence[Cell], loaded: Loaded, grid: Grid, folder: Path, bar: Any, journal: Journal
+) -> None:
+    """Train a group as one cohort, then score and journal those of it that were not; all of it goes on where it was.
+
+    Raises:
+        UserError: a cell ended for a reason of its own; the others are done by then.
+    """
+    place = folder / "cells"
+    watches = {cell.name: _Watch(cell, place / cell.name, bar) for cell in todo}
+    results = train_cohort(
+        loaded,
+        [grid.together.run(cell, loaded) for cell in group],
+        folder=place,
+        checkpoints_in=folder / "cohorts" / (f"seed-{group[0].seed}" if grid.cohort == "seed" else "grid"),
+        validate=grid.together.validate(group, loaded, place),
+        on_step=lambda name, row: watches[name](row) if name in watches else None,
+    )
+    started = time.perf_counter()
+    trained = [(cell, result) for cell, result in zip(group, results) if cell in todo and result.error is None]
+    if trained:
+        cells, mine = zip(*trained)
+        with stack_of(loaded, [result.final for result in mine]) as stack:
+            notes = grid.together.score(cells, loaded, place, stack, mine)
+        each = (time.perf_counter() - started) / len(cells)
+        journal.extend(
+            watches[cell.name].row(row, grid, loaded, result.seconds + each)
+            for (cell, result), row in zip(trained, notes)
+        )
+    for result in results:
+        if result.error is not None:
+            raise result.error
+
+
+class _Watch:
+    """Follows a cell: its log and its part of the progress. It is called with each row of `metrics.jsonl`."""
+
+    def __init__(self, cell: Cell, folder: Path, bar: Any):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.cell, self.bar, self.seen, self.log = cell, bar, 0, CellLog(folder / "log.txt")
+        self.log(cell.name)
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        self.bar.advance(row["step"] - self.seen, note=self.cell.name)
+        self.seen = row["step"]
+        loss, rate, norm = (math.nan if row[n] is None else row[n] for n in ("loss", "learning_rate", "grad_norm"))
+        self.log(f"step {row['step']} loss {loss:.4f} lr {rate:.2e} grad {norm:.3f}")
+
+    def row(self, notes: dict[str, Any], grid: Grid, loaded: Loaded, seconds: float) -> dict[str, Any]:
+        """The row of a cell that is done."""
+        self.bar.advance(grid.steps(self.cell) - self.seen, note=self.cell.name)
+        self.log(f"scored {notes['scored']} answers; {seconds:.1f} s in all")
+        vocab = loaded.model.get_output_embeddings().weight.shape[0]
+        named = {"cell": self.cell.name, "arm": self.cell.arm, "seed": self.cell.seed}
+        named |= {} if self.cell.rate is None else {"learning_rate": self.cell.rate}
+        return named | notes | {"seconds": round(seconds, 3), "vocab_size": vocab}
 
 
 class CellLog:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from equipoise.data.formatting import Formatted
+from equipoise.disk import fits_a_folder
 from equipoise.errors import UserError
 from equipoise.training.cohort_member import CohortRun
 from equipoise.training.settings import TrainSettings
@@ -27,13 +28,18 @@ def check_runs(runs: Sequence[CohortRun]) -> None:
     """
     if not runs:
         raise UserError("a cohort needs at least one run")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "a cohort trains in one process, and this one is one of several",
+            where="WORLD_SIZE",
+            fix=f"start it without torchrun or accelerate launch, or {ONE_BY_ONE}",
+        )
     names = [run.name for run in runs]
     for name in names:
-        parts = name.split("/")
-        if names.count(name) > 1 or not all(re.fullmatch(r"[\w.+-]+", part) and set(part) != {"."} for part in parts):
+        if names.count(name) > 1 or not all(map(fits_a_folder, name.split("/"))):
             raise UserError(
                 f"{name!r} cannot be the name of a run" + (", for it stands twice" if names.count(name) > 1 else ""),
-                fix="give each run its own name of letters, digits and ._+-, with / between folders",
+                fix="give each run its own name, a path such as sft/seed-42",
             )
     first = runs[0]
     for run in runs:

@@ -178,8 +178,9 @@ class Member:
         means = self.meter.read()
         fine = math.isfinite(float(norm)) and math.isfinite(means["loss"])
         rate = self.optimizer.param_groups[0]["lr"]
-        if fine:
-            self.optimizer.step()
+        if not fine:
+            self.parameter.grad = None  # the optimizer then changes nothing
+        self.optimizer.step()
         self.scheduler.step()
         for nll, entropy in self._told:
             self.objective.weighting.observe(nll, entropy / self.meter.log_v)

@@ -1,0 +1,60 @@
+"""The trainings of a frontier as runs of one cohort, scored in shared batches on their way and at their end."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from equipoise.models.loading import Loaded
+from equipoise.models.lora_stack import LoraStack
+from equipoise.pipelines.frontier import FrontierData, Readings, write_reading
+from equipoise.pipelines.frontier_settings import FrontierRecipe
+from equipoise.pipelines.knowledge_cohort import Trained, Validate, answers
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a cohort, and when it is scored."""
+
+    arm: str
+    run: Trained
+    plan: Readings
+
+
+def read_stack(
+    loaded: Loaded,
+    recipe: FrontierRecipe,
+    data: FrontierData,
+    stack: LoraStack,
+    wanted: Mapping[int, tuple[Training, str]],
+) -> dict[int, tuple[int, dict[str, float]]]:
+    """Score some runs of a stack and write what they answered.
+
+    Args:
+        wanted: by its place in the stack, the training and the name of the reading.
+
+    Returns:
+        By place, the number of answers and what of them goes to `validation.jsonl`.
+    """
+    found = {}
+    for rehearse in (False, True):  # an arm that rehearses is asked more
+        mine = [i for i, (training, _) in wanted.items() if recipe.arms[training.arm].rehearse == rehearse]
+        if not mine:
+            continue
+        asked, runs = data.tasks(rehearsed=rehearse), [wanted[i][0].run for i in mine]
+        given = answers(loaded, asked, stack.some(mine), runs, recipe.evaluation)
+        for i, run, predictions in zip(mine, runs, given):
+            found[i] = len(predictions), write_reading(run.folder, wanted[i][1], predictions)
+    return found
+
+
+def read_on_the_way(
+    loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, trainings: Mapping[str, Training]
+) -> Validate:
+    """What a cohort calls after each epoch, with the trainings by their runs' names."""
+
+    def read(stack: LoraStack, names: Sequence[str], step: int) -> dict[str, dict[str, float]]:
+        known = [trainings[name] for name in names]
+        wanted = {i: (one, one.plan.due[step]) for i, one in enumerate(known) if step in one.plan.due}
+        done = read_stack(loaded, recipe, data, stack, wanted)
+        return {name: done[i][1] if i in done else {} for i, name in enumerate(names)}
+
+    return read

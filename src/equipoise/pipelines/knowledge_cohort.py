@@ -1,0 +1,71 @@
+"""The cells of a knowledge-update grid as runs of one cohort: trained together, scored in shared batches."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from equipoise.evaluation.knowledge import Task, evaluate_stack
+from equipoise.models.loading import Loaded
+from equipoise.models.lora_stack import LoraStack
+from equipoise.pipelines.knowledge_update import KnowledgeData, tasks, weight_trace, write_scores
+from equipoise.pipelines.settings import ProtocolRecipe, ScoringSettings
+from equipoise.records import Prediction
+
+WIDER = 4  # a batch of all runs together holds so many times the tokens of one run's: it is split among them
+Validate = Callable[[LoraStack, Sequence[str], int], Mapping[str, Mapping[str, float]]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Whose parameters a row of a stack holds."""
+
+    method: str
+    seed: int
+    folder: Path
+
+
+def answers(
+    loaded: Loaded, asked: Sequence[Task], stack: LoraStack, runs: Sequence[Trained], how: ScoringSettings
+) -> list[list[Prediction]]:
+    """Score every run of a stack, all answering in shared batches."""
+    return evaluate_stack(
+        stack,
+        loaded.tokenizer,
+        asked,
+        runs=[(run.method, run.seed) for run in runs],
+        scorer=how.scorer,
+        execute=how.run_unit_tests,
+        batch_tokens=how.batch_tokens * WIDER,
+    )
+
+
+def score_stack(
+    loaded: Loaded, recipe: ProtocolRecipe, data: KnowledgeData, stack: LoraStack, runs: Sequence[Trained]
+) -> list[list[Prediction]]:
+    """For each run of a stack what `score_model` gives and writes."""
+    predictions = answers(loaded, tasks(data), stack, runs, recipe.evaluation)
+    for i, (run, mine) in enumerate(zip(runs, predictions)):
+        write_scores(replace(loaded, model=stack.model_of(i)), recipe, data, run.folder, mine)
+    return predictions
+
+
+def trace_weights(
+    loaded: Loaded, recipe: ProtocolRecipe, data: KnowledgeData, arms: Mapping[str, str]
+) -> Validate | None:
+    """What a cohort calls after each epoch for the weights that the objectives give now; None where nobody asks.
+
+    Args:
+        arms: the arm of each run by the run's name.
+    """
+    if recipe.evaluation.weights_every is None:
+        return None
+    traces = {arm: weight_trace(loaded, recipe, data, recipe.arms[arm]) for arm in recipe.arms}
+
+    def trace(stack: LoraStack, names: Sequence[str], step: int) -> dict[str, dict[str, float]]:
+        found = {}
+        for i, name in enumerate(names):
+            mine = traces[arms[name]]
+            found[name] = {} if mine is None else mine(stack.model_of(i), step)
+        return found
+
+    return trace

@@ -1,0 +1,50 @@
+"""The trainings of a frontier as cells that are done together."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from equipoise.data.formatting import Formatted
+from equipoise.models.loading import Loaded
+from equipoise.models.lora_stack import LoraStack
+from equipoise.pipelines.frontier import FrontierData, Readings, render_arm
+from equipoise.pipelines.frontier_cohort import Training, read_on_the_way, read_stack
+from equipoise.pipelines.frontier_settings import FrontierRecipe
+from equipoise.pipelines.knowledge_cohort import Trained, Validate
+from equipoise.protocols.grid import Cell, Together
+from equipoise.training.cohort import CohortRun, RunResult
+
+
+def together(recipe: FrontierRecipe, data: FrontierData) -> Together:
+    """How the trainings of a frontier go as runs of a cohort."""
+    rendered: dict[str, Formatted] = {}
+
+    def rows(arm: str, loaded: Loaded) -> Formatted:
+        if arm not in rendered:
+            rendered[arm] = render_arm(loaded, recipe, data, arm)
+        return rendered[arm]
+
+    def run(cell: Cell, loaded: Loaded) -> CohortRun:
+        assert cell.rate is not None  # the untrained model is no run
+        settings = recipe.settings_of(cell.arm, cell.rate)
+        return CohortRun(cell.name, rows(cell.arm, loaded), recipe.arms[cell.arm].objective, settings, cell.seed)
+
+    def training(cell: Cell, loaded: Loaded, folder: Path) -> Training:
+        plan = Readings.of(recipe, cell.arm, len(rows(cell.arm, loaded).rows))
+        return Training(cell.arm, Trained(f"{cell.arm}@{cell.rate:g}", cell.seed, folder / cell.name), plan)
+
+    def validate(cells: Sequence[Cell], loaded: Loaded, folder: Path) -> Validate:
+        trainings = {cell.name: training(cell, loaded, folder) for cell in cells}
+        return read_on_the_way(loaded, recipe, data, trainings)
+
+    def score(
+        cells: Sequence[Cell], loaded: Loaded, folder: Path, stack: LoraStack, results: Sequence[RunResult]
+    ) -> list[dict[str, Any]]:
+        trainings = [training(cell, loaded, folder) for cell in cells]
+        done = read_stack(loaded, recipe, data, stack, {i: (one, one.plan.last) for i, one in enumerate(trainings)})
+        return [
+            one.plan.notes(done[i][0], result.steps, result.stopped)
+            for i, (one, result) in enumerate(zip(trainings, results))
+        ]
+
+    return Together(run, validate, score)
