@@ -101,7 +101,8 @@ class Run:
             manifest = json.loads(file.read_text(encoding="utf-8"))
             schema = int(manifest["schema_version"])
         except OSError as error:
-            raise UserError(f"this is no run directory: {error.strerror}", where=str(file)) from None
+            fix = "give the folder that `equipoise run` or `equipoise protocol` wrote"
+            raise UserError(f"this is no run directory: {error.strerror}", where=str(file), fix=fix) from None
         except (ValueError, KeyError, TypeError):
             raise UserError(
                 "the manifest of this run is damaged", where=str(file), fix="start the run again in another folder"

@@ -148,7 +148,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
     with pytest.raises(UserError, match="not empty"):
         start(tmp_path)
     assert contents(tmp_path) == {"thesis.tex": b"mine"}
-    with pytest.raises(UserError, match="no run directory"):
+    with pytest.raises(UserError, match=r"(?s)no run directory.*give the folder"):
         Run.open(tmp_path)
     with pytest.raises(UserError):
         start(tmp_path / "thesis.tex" / "run")

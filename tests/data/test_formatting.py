@@ -14,6 +14,7 @@ from equipoise.data.formatting import (
     render,
     render_all,
     render_prompt,
+    with_mask,
 )
 from equipoise.errors import UserError
 from equipoise.records import Example, Message
@@ -161,6 +162,11 @@ def test_dropped_rows_are_listed_and_too_many_are_an_error():
         render_all(TOKENIZER, items, max_length=100, max_bad_share=0.04)
     with pytest.raises(UserError, match="no examples"):
         render_all(TOKENIZER, [])
+
+
+def test_what_carries_loss_is_shown_in_one_piece():
+    shown = with_mask(TOKENIZER, render(TOKENIZER, example("the call", "numpy.stack")))
+    assert shown == ("<|im_start|>user\nthe call<|im_end|>\n<|im_start|>assistant\n»numpy.stack<|im_end|>«")
 
 
 def test_stops_are_the_end_of_sequence_and_the_end_of_turn():

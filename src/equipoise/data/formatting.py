@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -181,6 +182,13 @@ def refuse_many(
             fix=f"raise {section}.max_length, mend the rows, or raise {section}.max_bad_share",
             docs="docs/your-data.md#dropped-rows",
         )
+
+
+def with_mask(tokenizer: Any, row: Rendered) -> str:
+    """A row as text, in which what carries loss stands in »«."""
+    spans = groupby(zip(row.input_ids, row.labels, strict=True), lambda pair: pair[1] != IGNORE)
+    texts = ((supervised, tokenizer.decode([token for token, _ in span])) for supervised, span in spans)
+    return "".join(f"»{text}«" if supervised else text for supervised, text in texts)
 
 
 def end_of_turn_ids(tokenizer: Any) -> list[int]:

@@ -2,11 +2,10 @@
 
 import tempfile
 from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from equipoise.data.formatting import IGNORE
+from equipoise.data.formatting import with_mask
 from equipoise.models.loading import load_model
 from equipoise.pipelines import confidence_data as data
 from equipoise.pipelines.confidence_settings import ConfidenceRecipe
@@ -46,10 +45,7 @@ def preview(recipe: ConfidenceRecipe) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in loaded.model.parameters()),
         # What trains is float32 and has a gradient and two moments of Adam beside it; several seeds need a copy.
         "memory_mb": (min(len(recipe.seeds), 2) * held + 16 * trainable) / 1e6,
-        "pieces": [
-            (loaded.tokenizer.decode([rendered.input_ids[i] for i in run]), supervised)
-            for supervised, run in groupby(range(len(rendered.labels)), lambda i: rendered.labels[i] != IGNORE)
-        ],
+        "example": with_mask(loaded.tokenizer, rendered),
     }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from equipoise.data.formatting import IGNORE, Rendered, Unusable, render
+from equipoise.data.formatting import Rendered, Unusable, render, with_mask
 from equipoise.data.preferences import preferred
 from equipoise.errors import UserError
 from equipoise.models.loading import Loaded, load_model
@@ -29,7 +29,6 @@ def preview(recipe: InstructRecipe) -> dict[str, Any]:
         sources = prepare(recipe, Path(folder))
     stages = [settings for settings in (recipe.sft, recipe.dpo) if settings is not None]
     row = _first(loaded, recipe, sources, stages[0])
-    marks = zip(row.input_ids, row.labels, strict=True)
     parameters = sum(p.numel() for p in loaded.model.parameters())
     adapter = trainable_parameters(loaded.model, stages[0])
     memories = [
@@ -52,7 +51,7 @@ def preview(recipe: InstructRecipe) -> dict[str, Any]:
         "trainable": adapter,
         "parameters": parameters,
         "memory": in_words(max(memories, key=peak)),
-        "pieces": [(loaded.tokenizer.decode([token]), label != IGNORE) for token, label in marks],
+        "example": with_mask(loaded.tokenizer, row),
     }
 
 

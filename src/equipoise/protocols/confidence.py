@@ -90,7 +90,7 @@ def preview_confidence(path: Path, overrides: list[str]) -> None:
     print(f"trainable: {seen['trainable']:,} of {seen['parameters']:,} parameters")
     print(f"memory:    about {seen['memory_mb']:,.0f} MB for weights, gradients and optimizer, activations not counted")
     print("example, as the model answered it (what carries loss stands in »«):")
-    print("".join(f"»{text}«" if supervised else text for text, supervised in seen["pieces"]))
+    print(seen["example"])
 
 
 def evaluate_confidence(model: str, recipe: Path, overrides: list[str], out: Path | None) -> None:

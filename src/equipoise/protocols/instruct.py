@@ -85,12 +85,12 @@ def preview_instruct(path: Path, overrides: list[str]) -> None:
     seen = preview(recipe)
     print(dump_yaml(recipe))
     for name, (examples, pairs) in seen["counts"].items():
-        print(f"{name + ':':10} {examples:,} instructions, {pairs:,} pairs")
-    print("steps:     " + ", ".join(f"{count:,} of {stage}" for stage, count in seen["steps"].items()))
-    print(f"trainable: {seen['trainable']:,} of {seen['parameters']:,} parameters")
-    print(f"memory:    {seen['memory']}")
+        print(f"{name + ':':11} {examples:,} instructions, {pairs:,} pairs")
+    print("steps:      " + ", ".join(f"{count:,} of {stage}" for stage, count in seen["steps"].items()))
+    print(f"trainable:  {seen['trainable']:,} of {seen['parameters']:,} parameters")
+    print(f"memory:     {seen['memory']}")
     print("example (what carries loss stands in »«):")
-    print("".join(f"»{text}«" if supervised else text for text, supervised in seen["pieces"]))
+    print(seen["example"])
 
 
 def evaluate_instruct(model: str, recipe: Path, overrides: list[str], out: Path | None) -> None:
