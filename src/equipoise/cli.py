@@ -44,7 +44,7 @@ for group, verbs in GROUPS.items():
 
 @app.command()
 def demo(overrides: Overrides = None, out: Out = None) -> None:
-    """Protocol A, small: three objectives and three seeds on the testbed, with a report.
+    """Protocol A, small: three objectives, three seeds, a report.
 
     Example: equipoise demo --out runs/demo
     """
@@ -61,7 +61,7 @@ def run(
         str, typer.Option(help="Stop after this stage: clean, sft or dpo (instruct), data, samples or labels.")
     ] = "end",
 ) -> None:
-    """Run a recipe: what it trains is scored before and after, with a report. A second call goes on where one stopped.
+    """Run a recipe; a second call goes on where one stopped. What it trains is scored before and after, with a report.
 
     Example: equipoise run knowledge-update model.path=Qwen/Qwen2.5-0.5B-Instruct data.updates=updates.jsonl
     """
@@ -81,7 +81,7 @@ def protocol(
     out: Out = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Run a protocol: a grid of objectives and seeds, analysed with intervals and tests. Resumes where it was cut off.
+    """Run a grid of objectives and seeds, with intervals and tests. It goes on where it was cut off.
 
     `compare` puts published tables beside finished runs.
 
@@ -108,7 +108,7 @@ def analyze(
     ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for analysis.json and SUMMARY.md.")] = None,
 ) -> None:
-    """Compare methods from a table of results made elsewhere, paired by seed.
+    """Compare methods from a table of results, paired by seed.
 
     Example: equipoise analyze results.csv --out analysis
     """
@@ -128,7 +128,7 @@ def evaluate(
     sanity: Annotated[str | None, typer.Option(help="Ask these instead: a file, default or testbed.")] = None,
     beside: Annotated[list[str] | None, typer.Option(help="With --sanity: a model to show beside.")] = None,
 ) -> None:
-    """Ask a model the questions of a recipe and score the answers strictly.
+    """Ask a model the questions of a recipe, and score strictly.
 
     Example: equipoise evaluate runs/my-run
     """
@@ -149,7 +149,7 @@ def scan(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tables and page; `scan` here.")] = None,
     top: Annotated[int | None, typer.Option(help="How many contradicting examples to list; 20 by default.")] = None,
 ) -> None:
-    """Look at a data set before training: what is stable, uncertain, unknown, and what contradicts the model.
+    """Before training: what in the data contradicts the model. And what it knows, is unsure of, and does not know.
 
     Example: equipoise scan train.jsonl --model Qwen/Qwen2.5-0.5B-Instruct --out scan limit=1000
     """
@@ -182,7 +182,7 @@ def generate(
         Path | None, typer.Option("--out", "-o", help="File of samples; a run directory for questions.")
     ] = None,
 ) -> None:
-    """Draw several answers of a model to every sentence, into a journal that a second call goes on with.
+    """Draw several answers to every sentence, into a journal. A second call goes on with it.
 
     With a confidence-tokens recipe: answer its questions, once each.
 
@@ -209,7 +209,7 @@ def chat(
     confidence: Annotated[bool | None, typer.Option("--confidence", help="Show each token's probability.")] = None,
     memory: Annotated[bool | None, typer.Option(help="Remember earlier turns; on a terminal by default.")] = None,
 ) -> None:
-    """Talk to a model; one trained with confidence tokens says when it is not sure.
+    """Talk to a model. One trained with confidence tokens says when it is not sure.
 
     Reads questions from a terminal, or one a line from a pipe.
 
@@ -229,7 +229,7 @@ def export(
     adapter: Annotated[bool, typer.Option("--adapter", help="The adapter alone, with its base's name.")] = False,
     push_to: Annotated[str | None, typer.Option(help="Also upload to this Hub repository, owner/name.")] = None,
 ) -> None:
-    """Merge adapter and new tokens into one plain model folder, with a card, for use elsewhere.
+    """Write one plain model folder, with a card. Adapter and new tokens are merged into it.
 
     Example: equipoise export runs/mine --out my-model
     """
@@ -243,7 +243,7 @@ def report(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The HTML file; RUN/report.html by default.")] = None,
 ) -> None:
-    """Build the report of a run directory again: one HTML file that works offline.
+    """Build the report of a run again: one HTML file.
 
     Example: equipoise report runs/demo
     """
@@ -254,7 +254,7 @@ def report(
 
 @app.command()
 def doctor() -> None:
-    """Check versions, device, extras, Hub token and disk, and say what to do about what is missing.
+    """Check versions, device, extras, Hub token and disk. What is missing comes with what to do about it.
 
     Example: equipoise doctor
     """

@@ -15,10 +15,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, show 
 
 
 recipes_app = typer.Typer(help="List, show and copy the built-in recipes.", no_args_is_help=True)
-testbed_app = typer.Typer(
-    help="The small world whose truth is known, and the model that was taught it.", no_args_is_help=True
-)
-data_app = typer.Typer(help="Make training data: grade and tag a model's answers.", no_args_is_help=True)
+testbed_app = typer.Typer(help="The small world whose truth is known, and its models.", no_args_is_help=True)
+data_app = typer.Typer(help="Clean instruction data; grade and tag a model's answers.", no_args_is_help=True)
 models_app = typer.Typer(help="Fetch models ahead of time, and see which are there.", no_args_is_help=True)
 GROUPS = {"data": data_app, "models": models_app, "recipes": recipes_app, "testbed": testbed_app}
 

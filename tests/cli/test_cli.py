@@ -34,6 +34,11 @@ def test_help_of_every_verb_has_an_example(verb):
     assert f"Example: equipoise {' '.join(verb)}" in " ".join(shown.stdout.split())
 
 
+def test_every_verb_is_said_in_a_line_of_a_terminal():
+    verbs = run("--help").stdout.partition("Commands:")[2]
+    assert "demo" in verbs and "..." not in verbs
+
+
 def test_help_answers_at_once():
     seconds = []
     for _ in range(5):
