@@ -72,10 +72,12 @@ def run(
 
 @app.command()
 def protocol(
-    name: Annotated[str, typer.Argument(help="Which protocol: a, b, s, t, frontier or curriculum; or compare.")],
+    name: Annotated[
+        str, typer.Argument(help="Which protocol: a, b, s, t, frontier or curriculum; or compare, report.")
+    ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change; for compare, finished runs."),
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change; for compare and report, finished runs."),
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="Recipe that sets it up; the testbed's by default.")] = None,
     out: Out = None,
@@ -83,7 +85,7 @@ def protocol(
 ) -> None:
     """Run a grid of objectives and seeds, with intervals and tests. It goes on where it was cut off.
 
-    `compare` puts published tables beside finished runs.
+    `compare` puts published tables beside finished runs; `report` writes them up as one Markdown document with figures.
 
     Example: equipoise protocol a seeds=[1,2,3] --out runs/protocol-a
     """
@@ -91,6 +93,10 @@ def protocol(
         from equipoise.protocols.published import compare_published
 
         compare_published([Path(run) for run in overrides or ["runs/protocol-a"]], out)
+    elif name == "report":
+        from equipoise.protocols.technical_report import write_report
+
+        write_report([Path(run) for run in overrides or []], out or Path("REPORT.md"))
     else:
         _protocol(recipe or f"protocol-{name}", overrides, out, dry_run=dry_run)
 

@@ -31,8 +31,9 @@ def test_closed_forms_by_hand():
 
 
 CASES = [
-    *[("sft", {}), ("dft", {}), ("eaft", {"power": 2.0}), ("focal", {"gamma": 1.5}), ("stm", {})],
-    *[("profit", {"threshold": 0.3}), ("r-eaft", {"tau": 12.0}), ("r-eaft", {"alpha": 0})],
+    *[(name, {}) for name in ("sft", "dft", "eaft", "focal", "profit", "stm", "r-eaft", "r-eaft-recent")],
+    *[("eaft", {"power": 2.0}), ("focal", {"gamma": 1.5}), ("profit", {"threshold": 0.3})],
+    *[("r-eaft", {"tau": 12.0}), ("r-eaft", {"alpha": 0}), ("r-eaft-recent", {"quantile": 0.9, "tau": 7.0})],
 ]
 
 

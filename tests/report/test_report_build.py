@@ -36,7 +36,8 @@ def page(text):
 def test_every_section_is_there_and_none_is_left_out(page):
     assert list(page.sections) == SECTIONS
     assert "Left out" not in "".join(page.sections.values())
-    assert page.count("svg") == 3 + 3 + 5 + 4  # trade-offs, curves, one plane an arm, detection
+    # trade-offs, curves, one plane an arm, weight against shock, detection
+    assert page.count("svg") == 3 + 3 + 5 + 1 + 4
 
 
 def test_verdicts_come_in_words_with_a_mark(page):

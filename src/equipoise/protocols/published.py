@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from equipoise.errors import UserError
 from equipoise.journal import write_atomic
 from equipoise.metrics.statistics import mean_interval
 from equipoise.protocols.definitions import PROTOCOLS
-from equipoise.protocols.wording import difference, interval, number
+from equipoise.protocols.markdown import markdown_table
+from equipoise.protocols.wording import bounded, count, difference, interval, number
 from equipoise.runs import Run
 
+COLUMNS = ["arm", "published", "measured", "difference"]
+LEVEL = 0.05
 Row = dict[str, Any]
 
 
@@ -36,11 +40,10 @@ def compare_published(runs: Sequence[Path], out: Path | None = None) -> str:
         theirs, title = told[letter], PROTOCOLS[letter].title
         rows = compared(analysis, theirs)
         note = f"{setup(config)} Published: {theirs['note']}."
-        columns = ["arm", "published", "measured", "difference"]
         for task in dict.fromkeys(row["task"] for row in rows):
-            cells = [_cells(row) for row in rows if row["task"] == task]
-            table(f"{title}, {task}", columns, cells)
-            parts += [f"## {title}, {task}", _markdown(columns, cells)]
+            cells = [cells_of(row) for row in rows if row["task"] == task]
+            table(f"{title}, {task}", COLUMNS, cells)
+            parts += [f"## {title}, {task}", markdown_table(COLUMNS, cells)]
         say(note)
         parts.append(note)
     text = "\n\n".join(parts) + "\n"
@@ -66,6 +69,51 @@ def compared(analysis: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Row
     return rows
 
 
+@dataclass(frozen=True)
+class Orders:
+    """Pairs of arms as two tables order them: `contrary` in sentences, of the others how many there are."""
+
+    alike: int
+    contrary: list[str]
+    open: int
+    untested: int
+
+    @property
+    def pairs(self) -> int:
+        return self.alike + len(self.contrary) + self.open + self.untested
+
+    @property
+    def sentence(self) -> str:
+        said = f"Of {count(self.pairs, 'pair')} of arms in both tables, {self.alike} came out in the published order, "
+        said += f"{len(self.contrary)} contrary to it, {self.open} were not told apart here"
+        return said + (f", and {self.untested} could not be tested." if self.untested else ".")
+
+
+def orders(analysis: Mapping[str, Any], theirs: Mapping[str, Any]) -> Orders:
+    """Hold the published order of every pair of arms against the analysis's own test of that pair.
+
+    Contrary is a pair whose measured difference has a Holm-adjusted p below 0.05 and not the published sign, also where
+    the published values are equal; open is one whose measured difference is not told from none. Where nothing varies
+    over seeds there is no test.
+    """
+    means = {(row["task"], row["arm"]): row["published"] for row in compared(analysis, theirs)}
+    alike, contrary, untold, untested = 0, [], 0, 0
+    for row in analysis["comparisons"]:
+        a, b = (means.get((row["task"], row[side])) for side in ("a", "b"))
+        if a is None or b is None:
+            continue
+        if row["p_holm"] is None:
+            untested += 1
+        elif row["p_holm"] >= LEVEL:
+            untold += 1
+        elif (a - b) * row["estimate"] > 0:
+            alike += 1
+        else:
+            both = f"{number(a, share=True)} against {number(b, share=True)}"
+            contrary.append(f"{row['task']}: published, {row['a']} {both} for {row['b']}. Here, {row['sentence']}")
+    return Orders(alike, contrary, untold, untested)
+
+
 def setup(config: Mapping[str, Any]) -> str:
     """Say in what the run's set-up differs from the published one."""
     training, seeds = config.get("training") or {}, config.get("seeds") or []
@@ -76,8 +124,8 @@ def setup(config: Mapping[str, Any]) -> str:
     divisor = "the sum of weights" if own_sum else "the number of tokens"
     return (
         f"Measured: model {model}, {training.get('epochs', 3)} epochs at {training.get('learning_rate', 2e-5):g}, "
-        f"{tuned}, {len(seeds)} seeds, loss divided by {divisor}, other facts than the published ones, strict scoring; "
-        "so levels are not comparable, the order of the arms is."
+        f"{tuned}, {count(len(seeds), 'seed')}, loss divided by {divisor}, other facts than the published "
+        "ones, strict scoring; so levels are not comparable, the order of the arms is."
     )
 
 
@@ -98,14 +146,10 @@ def _read(path: Path) -> tuple[Row, Row]:
     return json.loads(file.read_text(encoding="utf-8")), config
 
 
-def _cells(row: Row) -> list[str]:
-    shown = number(row["published"], share=True) + interval(row["published_ci"], share=True)
+def cells_of(row: Row) -> list[str]:
+    """Write one row of `compared` as the cells of `COLUMNS`."""
+    shown = number(row["published"], share=True) + interval(bounded(row["published_ci"]), share=True)
     if row["measured"] is None:
         return [row["arm"], shown, "not measured", ""]
-    ours = number(row["measured"], share=True) + interval(row["measured_ci"], share=True)
+    ours = number(row["measured"], share=True) + interval(bounded(row["measured_ci"]), share=True)
     return [row["arm"], shown, ours, difference(row["measured"] - row["published"], share=True)]
-
-
-def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "| " + " | ".join(columns) + " |\n|" + "---|" * len(columns)
-    return "\n".join([head, *("| " + " | ".join(row) + " |" for row in rows)])

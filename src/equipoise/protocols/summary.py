@@ -1,18 +1,27 @@
 """SUMMARY.md: the verdicts first in plain words, then the table, the checks, and what to bear in mind."""
 
-import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from equipoise.protocols.wording import count, difference, interval, number, p_value
+from equipoise.protocols.markdown import bullets, markdown_table, one_line, text_only
+from equipoise.protocols.wording import bounded, count, difference, interval, number, p_value
 
 
 def summary(analysis: dict[str, Any], *, title: str | None = None) -> str:
     """Write an analysis as Markdown."""
     name = f"Protocol {analysis['protocol'].upper()}" if analysis.get("protocol") else "Comparison of methods"
-    parts = [f"# {_line(title or name)}", _scope(analysis), _verdicts(analysis), _table(analysis), _checks(analysis)]
-    parts += [_shares(analysis), _pairs(analysis), _notes(analysis)]
-    return _text_only("\n\n".join(part for part in parts if part)) + "\n"
+    sections = {
+        "Verdicts": verdicts(analysis),
+        "Means over seeds": "With 95% interval, and s², the sample variance.\n\n" + means(analysis),
+        "Safety": _checks(analysis),
+        "Correction as a share of sft's": _shares(analysis),
+        "All pairs": _pairs(analysis),
+        "Notes": bullets(analysis["notes"]),
+    }
+    parts = [f"# {one_line(title or name)}", _scope(analysis)]
+    parts += [f"## {heading}\n\n{body}" for heading, body in sections.items() if body]
+    return text_only("\n\n".join(parts)) + "\n"
 
 
 def analyze_table(path: Path, out: Path | None = None, *, margin: float = 0.05) -> str:
@@ -41,26 +50,28 @@ def _scope(analysis: dict[str, Any]) -> str:
     return f"{count(len(analysis['arms']), 'arm')}, {count(len(analysis['seeds']), 'seed')} ({seeds})."
 
 
-def _verdicts(analysis: dict[str, Any]) -> str:
+def verdicts(analysis: dict[str, Any]) -> str:
+    """List every claim with its verdict; without claims, how every pair of methods compares."""
     rows = analysis["hypotheses"]
-    lines = [f"- **{row['id']}, {row['claim']}: {row['verdict']}.** {_line(row['sentence'])}" for row in rows]
+    lines = [f"**{row['id']}, {row['claim']}: {row['verdict']}.** {row['sentence']}" for row in rows]
     if analysis["trade_off"]["sentence"]:
-        lines.append(f"- {_line(analysis['trade_off']['sentence'])}")
-    if not rows:
-        lines = [f"- {_line(row['sentence'])}" for row in analysis["comparisons"]] + lines
-    return "## Verdicts\n\n" + "\n".join(lines) if lines else ""
+        lines.append(analysis["trade_off"]["sentence"])
+    return bullets(lines if rows else [*(row["sentence"] for row in analysis["comparisons"]), *lines])
 
 
-def _table(analysis: dict[str, Any]) -> str:
+def means(analysis: dict[str, Any], n: Mapping[str, int] | None = None) -> str:
+    """Write the table of means over seeds with intervals and variances, the untrained model first.
+
+    Args:
+        n: items of each task, to stand beside its name.
+    """
     tasks = analysis["tasks"]
     rows = []
     if analysis["untrained"]:
         rows.append(["untrained", *(_untrained(analysis, task) for task in tasks)])
     for arm, by_task in analysis["arms"].items():
         rows.append([arm, *(_cell(analysis, by_task.get(task), task) for task in tasks)])
-    return "## Means over seeds\n\nWith 95% interval, and s², the sample variance.\n\n" + _markdown(
-        ["arm", *tasks], rows
-    )
+    return markdown_table(["arm", *(f"{task} (n = {n[task]})" if n and task in n else task for task in tasks)], rows)
 
 
 def _share(analysis: dict[str, Any], task: str) -> bool:
@@ -76,7 +87,7 @@ def _cell(analysis: dict[str, Any], row: dict[str, Any] | None, task: str) -> st
     if row is None:
         return "–"
     share = _share(analysis, task)
-    text = number(row["mean"], share=share) + interval(row["ci"], share=share)
+    text = number(row["mean"], share=share) + interval(bounded(row["ci"]) if share else row["ci"], share=share)
     return text if row["variance"] is None else f"{text}, s² {row['variance']:.2g}"
 
 
@@ -88,7 +99,7 @@ def _checks(analysis: dict[str, Any]) -> str:
         checks = [f"{_passed(check['passed'])}: {check['sentence']}" for check in found["checks"]]
         rows.append([arm, f"{found['score']:.3f}", *checks])
     head = ["arm", "safety score", "retention", "forgetting", "variance"]
-    return "## Safety\n\nRetention over the untrained model's, and three checks.\n\n" + _markdown(head, rows)
+    return "Retention over the untrained model's, and three checks.\n\n" + markdown_table(head, rows)
 
 
 def _passed(passed: bool | None) -> str:
@@ -99,13 +110,13 @@ def _shares(analysis: dict[str, Any]) -> str:
     lines = []
     for arm, row in analysis["correction_share_of_sft"].items():
         if row["mean"] is None:
-            lines.append(f"- {_line(arm)}: {row['note']}")
+            lines.append(f"{arm}: {row['note']}")
             continue
         why = "" if row["ci"] else f"; {row['note']}"
         lines.append(
-            f"- {arm}: {number(row['mean'], share=True)}{interval(row['ci'], share=True)} ({row['method']}{why})"
+            f"{arm}: {number(row['mean'], share=True)}{interval(row['ci'], share=True)} ({row['method']}{why})"
         )
-    return "## Correction as a share of sft's\n\n" + "\n".join(lines) if lines else ""
+    return bullets(lines)
 
 
 def _pairs(analysis: dict[str, Any]) -> str:
@@ -114,7 +125,7 @@ def _pairs(analysis: dict[str, Any]) -> str:
     rows = [_pair(analysis, row) for row in analysis["comparisons"] if row["p"] is not None]
     head = ["task", "", "against", "difference", "t", "p", "p after Holm"]
     words = "Differences over seeds with 95% intervals; p two-sided, adjusted within a task."
-    return f"## All pairs\n\n{words}\n\n{_markdown(head, rows)}" if rows else ""
+    return f"{words}\n\n{markdown_table(head, rows)}" if rows else ""
 
 
 def _pair(analysis: dict[str, Any], row: dict[str, Any]) -> list[str]:
@@ -129,22 +140,3 @@ def _pair(analysis: dict[str, Any], row: dict[str, Any]) -> list[str]:
         t,
         *(p_value(row[k]).removeprefix("p ").removeprefix("= ") for k in ("p", "p_holm")),
     ]
-
-
-def _notes(analysis: dict[str, Any]) -> str:
-    return "## Notes\n\n" + "\n".join(f"- {_line(note)}" for note in analysis["notes"]) if analysis["notes"] else ""
-
-
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_line(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _line(text: str) -> str:
-    """Keep a name from outside on one line."""
-    return " ".join(text.split())
-
-
-def _text_only(text: str) -> str:
-    """Keep a name from outside from being read as HTML."""
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)

@@ -1,7 +1,7 @@
 """One colour, marker and label per arm, the same in every figure, and the weight that an arm gives a token."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,34 @@ FIXED = {
     "dft": ("#CC79A7", "v"),
     "focal": ("#E69F00", "P"),
 }
-SPARE = [("#E69F00", "P"), ("#8C6D31", "X"), ("#6A3D9A", "p"), ("#7F7F7F", "h"), ("#B2B200", "*")]
+# As many as the arms of Protocol S that have no style of their own, and two more.
+SPARE = [
+    *(("#E69F00", "P"), ("#8C6D31", "X"), ("#6A3D9A", "p"), ("#7F7F7F", "h"), ("#B2B200", "*")),
+    *(("#882255", "<"), ("#00A08A", ">"), ("#F0A3B5", "d"), ("#332288", "D"), ("#A6761D", "^"), ("#66A61E", "o")),
+]
+# The letters of matplotlib's markers as a page can write them.
+GLYPHS = dict(zip("s^ovDPXph*<>d", "■▲●▼◆✚✖⬟⬢★◀▶♦"))
 UNTRAINED = ("#7F7F7F", "x")
+# Of the weightings' parameters, as `equipoise.objectives.weighting` has them.
+DEFAULTS: dict[str, dict[str, float]] = {
+    "eaft": {"power": 1.0},
+    "focal": {"gamma": 2.0},
+    "profit": {"threshold": 0.1},
+    "stm": {"max_perplexity": 2.5},
+    "r-eaft": {"tau": 5.0, "alpha": 3.0, "eps": 1e-6, "clamp": 10.0},
+    "r-eaft-recent": {"quantile": 0.5, "tau": 5.0, "alpha": 3.0, "eps": 1e-6, "clamp": 10.0, "window": 1024},
+}
+_SHOCKED = "1 + alpha · min(shock / tau, clamp) where shock = nll / (h + eps) is above tau, else h"
+FORMULAS = {  # p is the probability of the token that was right, h the normalised entropy
+    "sft": "1",
+    "dft": "p",
+    "eaft": "h^power",
+    "focal": "(1 − p)^gamma",
+    "profit": "1 where p is above the threshold, else 0",
+    "stm": "1 where the token's perplexity is at most max_perplexity, else 0",
+    "r-eaft": _SHOCKED,
+    "r-eaft-recent": f"{_SHOCKED}; tau is a quantile of the shocks of the last window of trained tokens",
+}
 LABELS = {"sft": "SFT", "eaft": "EAFT", "r-eaft": "R-EAFT", "r-eaft-detached": "R-EAFT detached", "dft": "DFT"}
 
 
@@ -48,20 +74,32 @@ def styles(names: Iterable[str]) -> dict[str, Arm]:
 
 @dataclass(frozen=True)
 class Weighting:
-    """An arm's objective as the recipe names it."""
+    """An arm's objective as the recipe names it, with the parameters that it leaves at their defaults."""
 
     name: str
     params: Mapping[str, float]
 
     @property
+    def moves(self) -> bool:
+        """Tell whether its threshold moves with training."""
+        return self.name == "r-eaft-recent"
+
+    @property
     def shock_line(self) -> tuple[float, float] | None:
         """Give (tau, eps) of the line nll = tau * (h + eps) above which a token is shocked, if there is one."""
-        return (self.params.get("tau", 5.0), self.params.get("eps", 1e-6)) if self.name == "r-eaft" else None
+        return (self.params["tau"], self.params["eps"]) if self.name in SHOCKED else None
 
     @property
     def weight(self) -> Weight | None:
         """Give the weight as a function of (nll, h), if it has a closed form known here."""
         return CLOSED_FORMS[self.name](self.params) if self.name in CLOSED_FORMS else None
+
+    def after(self, shocks: Sequence[float]) -> "Weighting":
+        """Give the objective as it stands once it has seen tokens of these shocks: only a moving threshold changes."""
+        if not self.moves or not len(shocks):
+            return self
+        tau = max(float(np.quantile(shocks, self.params["quantile"])), self.params["eps"])
+        return Weighting(self.name, {**self.params, "tau": tau})
 
 
 def weighting_of(config: Mapping[str, Any], arm: str) -> Weighting:
@@ -74,7 +112,7 @@ def weighting_of(config: Mapping[str, Any], arm: str) -> Weighting:
     if name not in CLOSED_FORMS and name.startswith("r-eaft"):
         name = "r-eaft"
     numbers = {str(k): float(v) for k, v in (params or {}).items() if isinstance(v, int | float) and math.isfinite(v)}
-    return Weighting(name, numbers)
+    return Weighting(name, DEFAULTS.get(name, {}) | numbers)
 
 
 def _sft(params: Mapping[str, float]) -> Weight:
@@ -86,16 +124,15 @@ def _dft(params: Mapping[str, float]) -> Weight:
 
 
 def _eaft(params: Mapping[str, float]) -> Weight:
-    return lambda nll, h: np.ones_like(nll) * h ** params.get("power", 1.0)
+    return lambda nll, h: np.ones_like(nll) * h ** params["power"]
 
 
 def _focal(params: Mapping[str, float]) -> Weight:
-    return lambda nll, h: (1 - np.exp(-nll)) ** params.get("gamma", 2.0) * np.ones_like(h)
+    return lambda nll, h: (1 - np.exp(-nll)) ** params["gamma"] * np.ones_like(h)
 
 
 def _reaft(params: Mapping[str, float]) -> Weight:
-    tau, alpha = params.get("tau", 5.0), params.get("alpha", 3.0)
-    eps, clamp = params.get("eps", 1e-6), params.get("clamp", 10.0)
+    tau, alpha, eps, clamp = (params[name] for name in ("tau", "alpha", "eps", "clamp"))
 
     def weight(nll: NDArray[np.float64], h: NDArray[np.float64]) -> NDArray[np.float64]:
         if alpha == 0:  # no correction is eaft, as in the objective itself
@@ -107,11 +144,11 @@ def _reaft(params: Mapping[str, float]) -> Weight:
 
 
 def _profit(params: Mapping[str, float]) -> Weight:
-    return lambda nll, h: (np.exp(-nll) > params.get("threshold", 0.1)) * np.ones_like(h)
+    return lambda nll, h: (np.exp(-nll) > params["threshold"]) * np.ones_like(h)
 
 
 def _stm(params: Mapping[str, float]) -> Weight:
-    return lambda nll, h: (np.exp(nll) <= params.get("max_perplexity", 2.5)) * np.ones_like(h)
+    return lambda nll, h: (np.exp(nll) <= params["max_perplexity"]) * np.ones_like(h)
 
 
 CLOSED_FORMS = {
@@ -122,4 +159,6 @@ CLOSED_FORMS = {
     "eaft": _eaft,
     "focal": _focal,
     "r-eaft": _reaft,
+    "r-eaft-recent": _reaft,
 }
+SHOCKED = ("r-eaft", "r-eaft-recent")

@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from equipoise.journal import write_atomic
-from equipoise.report import confidence, frontier, heat, instruct, plane, plots, scan, synthetic, tables
-from equipoise.report.arms import Arm, styles, weighting_of
+from equipoise.report import confidence, frontier, heat, instruct, plane, plots, scan, shock, synthetic, tables
+from equipoise.report.arms import GLYPHS, Arm, Weighting, styles, weighting_of
 from equipoise.report.confidence_reading import read_confidence_run
 from equipoise.report.instruct_reading import read_instruct_run
 from equipoise.report.page import environment, frame, mapping, part, sequence
 from equipoise.report.reading import RunData, open_run, read_run
 from equipoise.report.synthetic_reading import read_synthetic_run
-
-GLYPHS = {"s": "■", "^": "▲", "o": "●", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "p": "⬟", "h": "⬢", "*": "★"}
-
 
 PAGES: dict[str, Callable[[Path], str]] = {
     "knowledge_update": lambda path: render(read_run(path)),
@@ -123,16 +120,23 @@ def _planes(run: RunData, arms: Mapping[str, Arm]) -> dict[str, Any] | None:
     if not run.tokens:
         return None
     vocab = (run.detection or {}).get("vocab_size")
-    weightings = {name: weighting_of(run.config, name) for name in arms}
-    lines = [weighting.shock_line for weighting in weightings.values() if weighting.shock_line]
+    weightings = shown_weightings(run, arms)
     return {
         "panels": plane.planes(run.tokens, arms, weightings, vocab),
+        "shock": shock.weight_against_shock(run.tokens, arms, weightings),
         "scale": plane.weight_scale(),
         "n": len(run.tokens),
         "conflicts": sum(bool(row.get("is_conflict")) for row in run.tokens),
-        "tau": lines[0][0] if lines else None,
+        "line": any(weighting.shock_line for weighting in weightings.values()),
+        "moves": any(weighting.moves for weighting in weightings.values()),
         "ln_v": math.log(vocab) if vocab else None,
     }
+
+
+def shown_weightings(run: RunData, arms: Mapping[str, Arm]) -> dict[str, Weighting]:
+    """Give every arm's objective; a threshold that moves stands where the untrained model's tokens put it."""
+    shocks = [row["shock"] for row in run.tokens]
+    return {name: weighting_of(run.config, name).after(shocks) for name in arms}
 
 
 def _average_precision(detection: Mapping[str, Any]) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""The (entropy, nll) plane: where the training tokens lie, and what weight each arm gives to every place of it."""
+"""What an arm listens to: training tokens by entropy, nll and shock, and the weight it gives to every place."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, TwoSlopeNorm, to_hex
+from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from equipoise.report.arms import Arm, Weighting
@@ -20,22 +21,74 @@ SCALE = TwoSlopeNorm(vmin=LOW, vcenter=0.0, vmax=HIGH)
 DARK = "#111111"  # the background is light in a dark page too
 FLOOR = 1e-4  # what is smaller is drawn at the edge
 GRID = 160
-VECTOR_POINTS = 500  # more points than this are drawn as pixels, to keep the page small
+VECTOR_POINTS = 1000  # more points than this on a page are drawn as pixels, to keep it small
+PROBABILITIES = {0.999: "0.999", 0.99: "0.99", 0.9: "0.9", 0.5: "0.5", 0.1: "0.1", 1e-3: "0.001", 1e-8: "1e-8"}
+REGIONS = (  # as the R-EAFT report names them: text, x and y of the axes, alignment, slant
+    ("confident conflict", 0.03, 0.76, "left", "italic"),
+    ("stable", 0.33, 0.05, "left", "italic"),
+    ("uncertain", 0.97, 0.47, "right", "italic"),
+)
 
 
 def planes(
     tokens: Sequence[Mapping[str, Any]], arms: Mapping[str, Arm], weightings: Mapping[str, Weighting], vocab: int | None
 ) -> list[Panel]:
     """Draw one plane per arm, all with the same axes and colours."""
-    limits = plane_limits(tokens)
+    limits, pixels = plane_limits(tokens), len(tokens) * len(arms) > VECTOR_POINTS
     return [
         panel(
             f"plane-{index}",
             f"Entropy and nll of {len(tokens)} tokens before training, and the weight that {arm.label} gives them",
-            lambda axes, arm=arm: draw_plane(axes, tokens, arm, weightings[arm.name], limits, vocab),
+            lambda axes, arm=arm: _draw_panel(axes, tokens, arm, weightings[arm.name], limits, vocab, pixels),
         )
         for index, arm in enumerate(arms.values())
     ]
+
+
+def _draw_panel(
+    axes: Axes,
+    tokens: Sequence[Mapping[str, Any]],
+    arm: Arm,
+    weighting: Weighting,
+    limits: tuple[float, float, float, float],
+    vocab: int | None,
+    pixels: bool,
+) -> None:
+    """Draw one arm's plane with the names of its regions, its threshold, and the probability on the right."""
+    left, bottom, _, height = axes.get_position().bounds
+    axes.set_position((left, bottom, 0.81 - left, height))
+    draw_plane(axes, tokens, arm, weighting, limits, vocab, pixels=pixels)
+    words = [*REGIONS]
+    words += [(threshold_words(weighting), 0.97, 0.05, "right", "normal")] if weighting.shock_line else []
+    for text, x, y, side, slant in words:
+        axes.text(
+            x, y, text, transform=axes.transAxes, ha=side, va="bottom", fontsize=10, fontstyle=slant, color=DARK,
+            bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.2}, zorder=4,
+        )  # fmt: skip
+    beside = axes.twinx()
+    beside.set_yscale("log")
+    beside.set_ylim(limits[2:])
+    shown = {-math.log(p): label for p, label in PROBABILITIES.items() if limits[2] <= -math.log(p) <= limits[3]}
+    beside.set_yticks(list(shown), list(shown.values()))
+    beside.yaxis.set_minor_locator(NullLocator())
+    beside.set_ylabel("probability of the token", labelpad=2)
+    beside.grid(False)
+
+
+def threshold_words(weighting: Weighting) -> str:
+    """Say where a shock threshold stands and which weights it gives above."""
+    tau, alpha, clamp = (weighting.params[name] for name in ("tau", "alpha", "clamp"))
+    at = f"τ moves, {short(tau)} here" if weighting.moves else f"τ = {tau:g}"
+    low, high = 1 + alpha * min(1.0, clamp), 1 + alpha * clamp
+    return f"{at}\nweight {low:g}" + (f" to {high:g}" if high > low else "")
+
+
+def short(value: float) -> str:
+    """Write a positive number with at most three figures, and thousands as k: 0.6, 17.9k, 2M."""
+    for limit, unit in ((1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.3g}{unit}"
+    return f"{value:.3g}"
 
 
 def plane_limits(tokens: Sequence[Mapping[str, Any]]) -> tuple[float, float, float, float]:
@@ -58,8 +111,14 @@ def draw_plane(
     weighting: Weighting,
     limits: tuple[float, float, float, float],
     vocab: int | None,
+    *,
+    pixels: bool = False,
 ) -> None:
-    """Draw one arm's plane: weight as background where its form is known, else as the colour of the points."""
+    """Draw one arm's plane: weight as background where its form is known, else as the colour of the points.
+
+    Args:
+        pixels: draw the points as an image, which is smaller where they are many.
+    """
     h0, h1, n0, n1 = limits
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -72,7 +131,7 @@ def draw_plane(
     line = weighting.shock_line
     if line:
         at = np.geomspace(h0, h1, 100)
-        axes.plot(at, line[0] * (at + line[1]), color=DARK, lw=1.5)
+        axes.plot(at, line[0] * (at + line[1]), color=DARK, lw=1.5, ls="--" if weighting.moves else "-")
         if vocab:
             axes.plot(at, at * math.log(vocab), color=DARK, lw=1, ls=":")
     h, nll = columns(tokens)
@@ -87,7 +146,7 @@ def draw_plane(
         rim = 0.0 if colours is None and size < 10 else 0.3
         axes.scatter(
             h[mask], nll[mask], s=size, c=face, marker=marker, edgecolors=edge, linewidths=rim,
-            alpha=0.85, zorder=3, rasterized=len(tokens) > VECTOR_POINTS, clip_on=False,
+            alpha=0.85, zorder=3, rasterized=pixels, clip_on=False,
         )  # fmt: skip
     axes.set_title(arm.label)
     axes.set_xlabel("normalized entropy h (unsure →)")

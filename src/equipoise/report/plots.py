@@ -80,15 +80,21 @@ def _means(analysis: Mapping[str, Any], arms: Mapping[str, Arm], task: str) -> s
     )
 
 
-def learning_curves(metrics: Mapping[str, Mapping[str, list[dict[str, Any]]]], arms: Mapping[str, Arm]) -> list[Panel]:
-    """Draw each curve over optimizer steps: the mean over seeds, and a band from the lowest to the highest seed."""
+def learning_curves(
+    metrics: Mapping[str, Mapping[str, list[dict[str, Any]]]], arms: Mapping[str, Arm], keys: Iterable[str] = CURVES
+) -> list[Panel]:
+    """Draw curves over optimizer steps: the mean over seeds, and a band from the lowest to the highest seed.
+
+    Args:
+        keys: which of `CURVES`, where the run has them.
+    """
     return [
         panel(
             f"curve-{key}",
-            f"{title} over steps, one line per arm",
+            f"{CURVES[key]} over steps, one line per arm",
             lambda axes, key=key: _draw_curve(axes, metrics, arms, key),
         )
-        for key, title in CURVES.items()
+        for key in keys
         if any(_finite(row.get(key)) for seeds in metrics.values() for rows in seeds.values() for row in rows)
     ]
 

@@ -3,6 +3,7 @@
 from equipoise.report import synthetic_labels as label_tables
 from equipoise.report import synthetic_plots as plots
 from equipoise.report import synthetic_tables as tables
+from equipoise.report.arms import GLYPHS
 from equipoise.report.confidence_plots import STROKES
 from equipoise.report.confidence_tables import data_tables
 from equipoise.report.page import environment, frame, mapping, part, sequence
@@ -10,9 +11,6 @@ from equipoise.report.synthetic_examples import examples, surest_wrong
 from equipoise.report.synthetic_reading import SyntheticRun
 from equipoise.report.synthetic_training import equal_groups, training
 from equipoise.report.synthetic_words import findings
-
-# The letters of matplotlib's markers as a page can write them.
-GLYPHS = {"o": "●", "X": "✖", "s": "■", "^": "▲", "v": "▼", "P": "✚", "D": "◆", "p": "⬟", "h": "⬢", "*": "★"}
 
 
 def render(found: SyntheticRun) -> str:
