@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test lint format coverage soak docs bench clean
+.PHONY: help demo test lint format coverage soak docs bench protocols clean
 help:
 	@echo "make demo      correct a small model by SFT, EAFT and R-EAFT and open the report"
 	@echo "make test      the test suite (under 10 minutes on 2 cores)"
@@ -13,6 +13,7 @@ help:
 	@echo "make soak      the long campaigns: kills, faults, builds"
 	@echo "make docs      build the documentation site"
 	@echo "make bench     the fused head beside its peers"
+	@echo "make protocols all protocols on the testbed, two at a time, and docs/REPORT.md from them (an hour on 2 cores)"
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Equipoise needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -50,6 +51,12 @@ docs: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/head_vs_peers.py
+
+# One thread each: two grids side by side waste less than one on two cores. What was cut off goes on.
+protocols: $(STAMP)
+	printf '%s\n' frontier b a s t | \
+		OMP_NUM_THREADS=1 xargs -P 2 -I{} $(BIN)/equipoise protocol {} --out runs/protocol-{}
+	$(BIN)/equipoise protocol report $(foreach p,a b s t frontier,runs/protocol-$(p)) --out docs/REPORT.md
 
 clean:
 	rm -rf .venv site htmlcov .coverage
