@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ class Clock:
 
     def steps(self) -> list[float]:
         times = [self.marks[step] for step in sorted(self.marks)][WARM - 1 :]
-        return [b - a for a, b in zip(times, times[1:])]
+        return [b - a for a, b in pairwise(times)]
 
 
 def peak(device: str) -> float:
@@ -167,7 +168,8 @@ def main() -> None:
         found[runs] = row = json.loads(done.stdout.splitlines()[-1])
         name = "single trainer" if runs == 0 else f"cohort of {runs}"
         times = row["tokens_per_second"] / found[0]["tokens_per_second"]
-        print(f"{name:15} {row['tokens_per_second']:10.0f} tokens/s  {times:5.2f}x  {row['peak_gb']:6.2f} GB", flush=True)
+        rate, memory = f"{row['tokens_per_second']:10.0f} tokens/s", f"{row['peak_gb']:6.2f} GB"
+        print(f"{name:15} {rate}  {times:5.2f}x  {memory}", flush=True)
     if args.plot:
         alone = found.pop(0)["tokens_per_second"]
         where = "GPU" if args.device == "cuda" else "one CPU thread, processor time"
