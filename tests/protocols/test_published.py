@@ -85,6 +85,18 @@ def test_every_published_pair_is_confirmed_contradicted_or_left_open():
     assert "6 pairs" in found.sentence and "1 contrary" in found.sentence and "1 could not be tested" in found.sentence
 
 
+def test_a_pair_that_was_published_as_equal_can_only_be_contradicted():
+    values = {"sft": (0.9, 0.92, 0.91), "eaft": (0.5, 0.54, 0.49), "r-eaft": (0.9, 0.93, 0.9)}
+    table = [
+        Result(method=arm, seed=seed, task="retention", metric="accuracy", value=value, n=50)
+        for arm, by_seed in values.items()
+        for seed, value in enumerate(by_seed)
+    ]
+    found = orders(analyze(table, protocol="a"), published()["a"])
+    assert (found.alike, found.open, found.untested, len(found.contrary)) == (0, 0, 0, 2)
+    assert all("100.0% against 100.0% for" in said for said in found.contrary)
+
+
 def test_the_published_numbers_are_those_of_the_reference():
     reference = Path(__file__).parents[3] / "shared" / "reference" / "published_r_eaft.json"
     if not reference.exists():

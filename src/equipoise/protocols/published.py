@@ -71,7 +71,7 @@ def compared(analysis: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Row
 
 @dataclass(frozen=True)
 class Orders:
-    """Pairs of arms as two tables order them: `contrary` in sentences, of the others how many there are."""
+    """Pairs of arms as a published table and an analysis order them: `contrary` in sentences, else how many."""
 
     alike: int
     contrary: list[str]
@@ -92,9 +92,8 @@ class Orders:
 def orders(analysis: Mapping[str, Any], theirs: Mapping[str, Any]) -> Orders:
     """Hold the published order of every pair of arms against the analysis's own test of that pair.
 
-    Contrary is a pair whose measured difference has a Holm-adjusted p below 0.05 and not the published sign, also where
-    the published values are equal; open is one whose measured difference is not told from none. Where nothing varies
-    over seeds there is no test.
+    A difference is told where its Holm-adjusted p is below 0.05, and cannot be tested where nothing varies over seeds.
+    A pair whose published values are equal has no order: it counts only as contrary, where a difference is told here.
     """
     means = {(row["task"], row["arm"]): row["published"] for row in compared(analysis, theirs)}
     alike, contrary, untold, untested = 0, [], 0, 0
@@ -102,15 +101,14 @@ def orders(analysis: Mapping[str, Any], theirs: Mapping[str, Any]) -> Orders:
         a, b = (means.get((row["task"], row[side])) for side in ("a", "b"))
         if a is None or b is None:
             continue
-        if row["p_holm"] is None:
-            untested += 1
-        elif row["p_holm"] >= LEVEL:
-            untold += 1
-        elif (a - b) * row["estimate"] > 0:
-            alike += 1
-        else:
+        told = row["p_holm"] is not None and row["p_holm"] < LEVEL
+        if told and (a - b) * row["estimate"] <= 0:
             both = f"{number(a, share=True)} against {number(b, share=True)}"
             contrary.append(f"{row['task']}: published, {row['a']} {both} for {row['b']}. Here, {row['sentence']}")
+        elif a != b:
+            alike += told
+            untested += row["p_holm"] is None
+            untold += row["p_holm"] is not None and not told
     return Orders(alike, contrary, untold, untested)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from equipoise.protocols import technical_figures as drawn
 from equipoise.protocols.definitions import PROTOCOLS
 from equipoise.protocols.markdown import bullets, markdown_table, one_line
-from equipoise.protocols.published import Orders, orders, published
+from equipoise.protocols.published import orders, published
 from equipoise.protocols.technical_figures import Figures
 from equipoise.protocols.technical_sections import Finished, place
 from equipoise.protocols.wording import count, difference, interval, p_value
@@ -33,16 +33,18 @@ def short(done: Sequence[Finished]) -> list[str]:
             rows.append([claim["id"], claim["claim"], claim["verdict"], gap, p])
     head = ["", "claim", "verdict", "difference", "p for the claim, after Holm"]
     parts = [markdown_table(head, rows)] if rows else []
-    said = [row["sentence"] for one in done if one.kind == "frontier" for row in one.analysis["answers"]]
-    said += [row.sentence for one in done if isinstance(one.found, SyntheticRun) for row in findings(one.found)]
-    said += [
-        f"{one.title}, beside the published report: {found.sentence}" for one, found in _orders(done) if found.pairs
-    ]
+    said = [f"**{one.title.split(':')[0]}.** {sentence}" for one in done for sentence in _answers(one)]
     return parts + ([bullets(said)] if said else [])
 
 
-def _orders(done: Sequence[Finished]) -> list[tuple[Finished, Orders]]:
-    return [(one, orders(one.analysis, published()[one.kind])) for one in done if one.kind in PROTOCOLS]
+def _answers(one: Finished) -> list[str]:
+    """What a run says beside its claims."""
+    if isinstance(one.found, SyntheticRun):
+        return [row.sentence for row in findings(one.found)]
+    if one.kind == "frontier":
+        return [row["sentence"] for row in one.analysis["answers"]]
+    found = orders(one.analysis, published()[one.kind])
+    return [f"Beside the published report: {found.sentence}"] if found.pairs else []
 
 
 def what_was_run(done: Sequence[Finished]) -> list[str]:
@@ -62,7 +64,7 @@ def what_was_run(done: Sequence[Finished]) -> list[str]:
     words = [f"*{task}*: {said}" for task, said in TASK_WORDS.items() if task in tasks]
     versions = dict.fromkeys(_versions(one) for one in done)
     parts = [markdown_table(head, rows), bullets(words)] if words else [markdown_table(head, rows)]
-    return [*parts, bullets(f"Versions: {said}." for said in versions if said)]
+    return [*parts, *(f"Versions: {said}." for said in versions if said)]
 
 
 def _versions(one: Finished) -> str:
