@@ -59,6 +59,8 @@ def test_every_stage_is_measured_on_the_same_held_out_rows(done):
     assert analysis["scores"]["sft"]["loss"]["mean"] < analysis["scores"]["untrained"]["loss"]["mean"]
     assert set(analysis["parts"]) == {row.meta["form"] for row in load_instructions("test")[:20]}
     assert "answer loss" in output and "dpo against sft" in output
+    assert all(f"{stage}, seed 1: 6/6" in output for stage in ("sft", "dpo"))
+    assert "untrained: measuring 20 answers and 16 pairs" in output
     flat = json.loads((folder / "results.json").read_text())
     assert {row["metric"] for row in flat} == {"loss", "exact", "length", "pairs", "pairs_per_token"}
 

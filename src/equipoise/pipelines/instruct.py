@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from equipoise.console import say
+from equipoise.console import Bar, progress, say
 from equipoise.data.formatting import render_prompt
 from equipoise.errors import UserError
 from equipoise.evaluation.answers import answer_losses, answer_rows
@@ -35,6 +36,7 @@ from equipoise.training.sft import train
 UNTRAINED, SFT, DPO = INSTRUCT_STAGES
 BEST = "best_loss"  # what training keeps of the lowest mean validation loss
 Row = dict[str, Any]
+OnStep = Callable[[Row], None]
 
 
 def run(recipe: InstructRecipe, folder: Path, *, until: str = "end") -> Row | None:
@@ -75,7 +77,6 @@ def run(recipe: InstructRecipe, folder: Path, *, until: str = "end") -> Row | No
         for seed in recipe.seeds:
             for stage in stages:
                 if (stage, seed) not in done:
-                    say(f"{stage}, seed {seed}")
                     cells.append(_run_stage(recipe, sources, folder, stage, seed))
                     done.add((stage, seed))
                 if seed == recipe.seeds[0]:
@@ -125,9 +126,9 @@ def _run_stage(recipe: InstructRecipe, sources: Sources, folder: Path, stage: st
     before = stage_folder(folder, SFT, seed) if stage == DPO and recipe.sft is not None else None
     loaded = load_model(recipe.model if before is None else _left_in(recipe, before))
     started = time.perf_counter()
-    trained, told = (
-        _sft(recipe, sources, loaded, place, seed) if stage == SFT else _dpo(recipe, sources, loaded, place, seed)
-    )
+    do = _sft if stage == SFT else _dpo
+    with progress(step_counts(recipe, sources)[stage], f"{stage}, seed {seed}") as bar:
+        trained, told = do(recipe, sources, loaded, place, seed, _follow(bar))
     seconds = time.perf_counter() - started
     _measure(recipe, trained, sources, folder, stage, seed)
     return {"method": stage, "seed": seed, "seconds": round(seconds, 3), **told}
@@ -143,7 +144,31 @@ def _chosen(recipe: InstructRecipe, place: Path) -> Path:
     return best if recipe.select == "best" and best.is_dir() else place / "final"
 
 
-def _sft(recipe: InstructRecipe, sources: Sources, loaded: Loaded, place: Path, seed: int) -> tuple[Loaded, Row]:
+def step_counts(recipe: InstructRecipe, sources: Sources) -> dict[str, int]:
+    """Optimizer steps of each stage, if no row turns out to be too long."""
+    stages = ((SFT, recipe.sft, sources.train.examples), (DPO, recipe.dpo, sources.train.pairs))
+    return {
+        name: settings.epochs * math.ceil(len(rows) / (settings.batch_size * settings.gradient_accumulation))
+        for name, settings, rows in stages
+        if settings is not None
+    }
+
+
+def _follow(bar: Bar) -> OnStep:
+    """Bring a bar to the step that a row of metrics is of, which after a resume is not the first."""
+    seen = 0
+
+    def on_step(row: Row) -> None:
+        nonlocal seen
+        bar.advance(row["step"] - seen)
+        seen = row["step"]
+
+    return on_step
+
+
+def _sft(
+    recipe: InstructRecipe, sources: Sources, loaded: Loaded, place: Path, seed: int, on_step: OnStep
+) -> tuple[Loaded, Row]:
     assert recipe.sft is not None
     held_out = sources.validation.examples[: recipe.evaluation.validation]
     result = train(
@@ -153,6 +178,7 @@ def _sft(recipe: InstructRecipe, sources: Sources, loaded: Loaded, place: Path, 
         settings=recipe.sft,
         folder=place,
         seed=seed,
+        on_step=on_step,
         example_losses=_losses(loaded, held_out, recipe.sft.max_length) if held_out else None,
     )
     if _chosen(recipe, place).name == BEST:
@@ -163,7 +189,9 @@ def _sft(recipe: InstructRecipe, sources: Sources, loaded: Loaded, place: Path, 
     return replace(loaded, model=result.model), told
 
 
-def _dpo(recipe: InstructRecipe, sources: Sources, loaded: Loaded, place: Path, seed: int) -> tuple[Loaded, Row]:
+def _dpo(
+    recipe: InstructRecipe, sources: Sources, loaded: Loaded, place: Path, seed: int, on_step: OnStep
+) -> tuple[Loaded, Row]:
     assert recipe.dpo is not None
     held_out = sources.validation.pairs[: recipe.evaluation.validation]
     result = train_dpo(
@@ -172,6 +200,7 @@ def _dpo(recipe: InstructRecipe, sources: Sources, loaded: Loaded, place: Path, 
         settings=recipe.dpo,
         folder=place,
         seed=seed,
+        on_step=on_step,
         validate=_pair_validation(recipe, loaded, held_out) if held_out else None,
     )
     told = {"steps": result.steps, "dropped": len(result.dropped), "anomalies": result.anomalies}
@@ -256,7 +285,9 @@ def _max_length(recipe: InstructRecipe) -> int:
 
 def _measure(recipe: InstructRecipe, loaded: Loaded, sources: Sources, folder: Path, stage: str, seed: int) -> None:
     """Journal what a stage's model says; rows of a start that was cut off here are there already."""
-    for name, rows in zip(("predictions.jsonl", "pairs.jsonl"), measure(recipe, loaded, sources.test), strict=True):
+    test = sources.test
+    say(f"{stage}: measuring {len(test.examples):,} answers and {len(test.pairs):,} pairs")
+    for name, rows in zip(("predictions.jsonl", "pairs.jsonl"), measure(recipe, loaded, test), strict=True):
         with Journal(folder / name, key=_key) as journal:
             known = {_key(row) for row in journal.rows}
             new = [{"method": stage, "seed": seed, **row} for row in rows]

@@ -1,6 +1,5 @@
 """What an instruct run would do: its clean data, one example with its loss mask, steps and sizes."""
 
-import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,7 +9,7 @@ from equipoise.data.preferences import preferred
 from equipoise.errors import UserError
 from equipoise.models.loading import Loaded, load_model
 from equipoise.models.memory import estimate, in_words, peak
-from equipoise.pipelines.instruct import check
+from equipoise.pipelines.instruct import check, step_counts
 from equipoise.pipelines.instruct_data import Sources, prepare
 from equipoise.pipelines.instruct_settings import InstructRecipe
 from equipoise.training.assembly import trainable_parameters
@@ -47,7 +46,7 @@ def preview(recipe: InstructRecipe) -> dict[str, Any]:
     ]
     return {
         "counts": {name: (len(split.examples), len(split.pairs)) for name, split in sources.splits.items()},
-        "steps": _steps(recipe, sources),
+        "steps": step_counts(recipe, sources),
         "trainable": adapter,
         "parameters": parameters,
         "memory": in_words(max(memories, key=peak)),
@@ -70,17 +69,3 @@ def _first(loaded: Loaded, recipe: InstructRecipe, sources: Sources, settings: C
         except Unusable as reason:
             why = f"{example.id}: {reason}"
     raise UserError(f"no row can be trained on; the last is {why}", where="data.sources", fix="raise max_length")
-
-
-def _steps(recipe: InstructRecipe, sources: Sources) -> dict[str, int]:
-    """Optimizer steps of each stage."""
-    found = {}
-    for name, settings, rows in (
-        ("sft", recipe.sft, sources.train.examples),
-        ("dpo", recipe.dpo, sources.train.pairs),
-    ):
-        if settings is not None:
-            found[name] = settings.epochs * math.ceil(
-                len(rows) / (settings.batch_size * settings.gradient_accumulation)
-            )
-    return found
