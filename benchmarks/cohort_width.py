@@ -32,7 +32,7 @@ SHAPES = {
         "num_attention_heads": 12,
     },
 }
-SHARED = {"vocab_size": 151936, "num_key_value_heads": 2, "tie_word_embeddings": True}
+SHARED: dict[str, Any] = {"vocab_size": 151936, "num_key_value_heads": 2, "tie_word_embeddings": True}
 WARM = 2  # steps that are not counted
 
 
