@@ -55,7 +55,8 @@ def draw_trade_off(axes: Axes, analysis: Mapping[str, Any], arms: Mapping[str, A
         axes.plot([untrained[task]], [untrained["correction"]], UNTRAINED[1], color=UNTRAINED[0], ms=7, mew=2)
         seen.append(untrained[task])
     low, high = max(min(seen, default=0), -0.02), min(max(seen, default=1), 1.0)
-    axes.set_xlim(low - 0.08 * (high - low) - 0.01, high + 0.08 * (high - low) + 0.01)
+    beside = max(0.08 * (high - low) + 0.01, 0.05 - (high - low) / 2)  # ten points at least, so that ticks differ
+    axes.set_xlim(low - beside, high + beside)
     axes.set_ylim(-0.04, 1.04)
     axes.set_xlabel(task)
     axes.set_title("correction", color=MUTED, fontweight="normal", fontsize=11)

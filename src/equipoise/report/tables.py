@@ -62,12 +62,16 @@ def before_and_after(run: RunData) -> list[str]:
         return []
     before = analysis["untrained"]
     return [
-        f"{arm} answers {100 * scores[task]['mean']:.1f}% of {counts[task]} questions on {task} right"
+        f"{arm} answers {100 * scores[task]['mean']:.1f}% of {_questions(counts[task])} on {task} right"
         + (f"; before training it was {100 * before[task]:.1f}%." if task in before else ".")
         for arm, scores in analysis["arms"].items()
         for task in analysis["tasks"]
         if task in scores
     ]
+
+
+def _questions(n: int) -> str:
+    return "1 question" if n == 1 else f"{n} questions"
 
 
 def _details(row: Mapping[str, Any]) -> str:
