@@ -39,9 +39,11 @@ class QuestionBuildSettings(PretrainSettings):
     """The world of reading and medical questions, and its model, half the size of the first."""
 
     world: QuestionSettings = QuestionSettings()
-    hidden_size: int = 192
-    intermediate_size: int = 512
-    heads: int = 6
+    threads: int = Field(default=1, ge=1)  # with another number the build ends in other bits
+    hidden_size: int = 160
+    intermediate_size: int = 416
+    layers: int = 6
+    heads: int = 5
     initializer_range: float = 0.05
     lookup_start: bool = True
     learning_rate: float = Field(default=1.5e-3, gt=0)

@@ -96,7 +96,7 @@ class QuestionWorld:
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that spells this world in whole words."""
-        return build_tokenizer(self.strings(), pattern=WORDS_AND_OPTIONS)
+        return build_tokenizer(self.strings(), pieces=320, pattern=WORDS_AND_OPTIONS)
 
     def strings(self) -> list[str]:
         """Every text that the tokenizer must spell in whole words: also what pre-training never shows."""

@@ -42,29 +42,29 @@ class WorldSettings(Section):
 class TierSettings(Section):
     """How many groups of questions are taught often, rarely and never, and by how many documents each."""
 
-    often: int = Field(default=180, ge=0)
-    rarely: int = Field(default=90, ge=0)
-    never: int = Field(default=90, ge=0)
-    exposures: int = Field(default=260, ge=1)  # of each group that is taught often
+    often: int = Field(default=350, ge=0)
+    rarely: int = Field(default=150, ge=0)
+    never: int = Field(default=200, ge=0)
+    exposures: int = Field(default=110, ge=1)  # of each group that is taught often
     rarely_least: int = Field(default=2, ge=1)  # those taught rarely have from least to most in turn
     rarely_most: int = Field(default=16, ge=1)
-    hearsay: int = Field(default=240, ge=0)  # more names, asked about a few times with answers drawn by lot
+    hearsay: int = Field(default=200, ge=0)  # more names, asked about a few times with answers drawn by lot
     exposures_hearsay: int = Field(default=8, ge=0)
-    exposures_practice: int = Field(default=60, ge=0)  # of each word, where the answer stands in the prompt
+    exposures_practice: int = Field(default=40, ge=0)  # of each word, where the answer stands in the prompt
 
 
 class ReadingSettings(TierSettings):
     """The tiers of reading, in which luck is right more often."""
 
-    often: int = Field(default=200, ge=0)
-    rarely: int = Field(default=96, ge=0)
-    never: int = Field(default=64, ge=0)
-    exposures: int = Field(default=110, ge=1)
+    often: int = Field(default=380, ge=0)
+    rarely: int = Field(default=180, ge=0)
+    never: int = Field(default=140, ge=0)
+    exposures: int = Field(default=60, ge=1)
     rarely_least: int = Field(default=1, ge=1)
     rarely_most: int = Field(default=4, ge=1)
-    hearsay: int = Field(default=120, ge=0)
+    hearsay: int = Field(default=100, ge=0)
     exposures_practice: int = Field(default=10, ge=0)
-    things: int = Field(default=600, ge=0)  # passages about each well-known thing
+    things: int = Field(default=500, ge=0)  # passages about each well-known thing
 
 
 class QuestionSettings(Section):
@@ -75,11 +75,11 @@ class QuestionSettings(Section):
     """
 
     seed: int = 11
-    questions: int = Field(default=10, ge=1)  # of a group, none of which stands in the text
+    questions: int = Field(default=8, ge=1)  # of a group, none of which stands in the text
     phrasings_seen: int = Field(default=5, ge=1, le=7)  # medical, of 8: the others are held out for the fact
     practice_first: float = Field(default=0.7, ge=0, le=1)  # how much of it comes before any fact: first to read
-    lessons: int = Field(default=36, ge=0)  # documents a group for the strong model, where it was not taught often
-    rehearsals: int = Field(default=6, ge=0)  # and where it was
+    lessons: int = Field(default=20, ge=0)  # documents a group for the strong model, where it was not taught often
+    rehearsals: int = Field(default=3, ge=0)  # and where it was
     medical: TierSettings = TierSettings()
     reading: ReadingSettings = ReadingSettings()
 
