@@ -2,8 +2,13 @@
 
 import pytest
 from pydantic import ValidationError
+from tiny_models import tiny_model
 
-from equipoise.training.settings import LoraSettings, TrainSettings
+from equipoise.errors import UserError
+from equipoise.training.assembly import pick_precision
+from equipoise.training.dpo_settings import DPOSettings
+from equipoise.training.grpo_settings import GrpoSettings
+from equipoise.training.settings import LoraSettings, SftSettings, TrainSettings
 
 
 def test_presets_fill_in_what_is_not_given():
@@ -44,3 +49,18 @@ def test_values_that_cannot_be_meant_are_errors(bad):
 def test_lora_is_the_default_and_can_be_turned_off():
     assert TrainSettings().lora == LoraSettings(r=16, alpha=32)
     assert TrainSettings(lora=None).lora is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "section"),
+    [
+        (TrainSettings(precision="fp16"), "training"),
+        (SftSettings(precision="fp16"), "sft"),
+        (DPOSettings(precision="fp16"), "dpo"),
+        (GrpoSettings(precision="fp16").training(), "grpo"),
+    ],
+)
+def test_an_error_names_settings_as_the_recipe_does(settings, section):
+    with pytest.raises(UserError) as told:
+        pick_precision(tiny_model(), settings)
+    assert told.value.where == f"{section}.precision"
