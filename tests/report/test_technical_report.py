@@ -154,8 +154,11 @@ def test_what_was_run_and_what_it_does_not_show(report):
 def test_the_calls_would_work_elsewhere(report):
     calls = sections(report.read_text(encoding="utf-8"))["How to reproduce"]
     assert "equipoise protocol a 'seeds=[42,123,456]' --out runs/protocol-a\n" in calls
-    assert "equipoise run config.yaml --out runs/frontier" in calls  # its data lay somewhere on one machine
-    assert "equipoise protocol report runs/protocol-a runs/frontier runs/curriculum --out docs/REPORT.md" in calls
+    assert "equipoise run config.yaml --out runs/protocol-frontier" in calls  # its data lay somewhere on one machine
+    assert (
+        "equipoise protocol report runs/protocol-a runs/protocol-frontier runs/protocol-curriculum --out docs/REPORT.md"
+        in calls
+    )
 
 
 def test_the_same_runs_give_the_same_bytes_wherever_they_lie(runs, report, tmp_path):

@@ -176,7 +176,7 @@ def _listed(runs: Sequence[Finished]) -> str:
 
 def commands(done: Sequence[Finished]) -> list[str]:
     """The calls that make the runs and this report again."""
-    folders = [f"runs/{one.key if len(one.kind) > 1 else f'protocol-{one.key}'}" for one in done]
+    folders = [f"runs/protocol-{one.key}" for one in done]
     lines = [_command(one, folder) for one, folder in zip(done, folders)]
     lines.append(f"equipoise protocol report {' '.join(folders)} --out docs/REPORT.md")
     return ["```sh\n" + "\n".join(lines) + "\n```", "A call that is repeated goes on where it was cut off."]
