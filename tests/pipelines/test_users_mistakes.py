@@ -77,7 +77,7 @@ def test_a_row_that_training_leaves_out_does_not_stop_the_scoring(tmp_path):
     assert {row["item"] for row in rows} == {"r0", "r2", "r3"}
     seen = pipeline.preview(loaded, recipe, data)
     assert any("r1" in note and "64" in note for note in seen["notes"])
-    assert pipeline.preview(loaded, recipe, data, copies=2)["memory_mb"] > seen["memory_mb"]
+    assert pipeline.preview(loaded, recipe, data, bases=2)["memory_mb"] > seen["memory_mb"]
 
 
 def test_an_adapter_asks_for_the_last_logits_only():

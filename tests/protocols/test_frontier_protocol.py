@@ -130,6 +130,40 @@ def test_a_training_that_was_cut_off_keeps_what_it_read_and_ends_in_the_same_ans
     assert (tmp_path / "cut" / "frontier.json").read_bytes() == (tmp_path / "whole" / "frontier.json").read_bytes()
 
 
+def test_trained_together_or_one_by_one_the_answers_are_the_same_also_after_a_cut(tmp_path, monkeypatch):
+    """Arms of different lengths, one of them stopped; the cohort is cut off when it is read for the second time."""
+    from equipoise.pipelines import frontier_cohort
+
+    arms = {
+        "sft": {"name": "sft"},
+        "replay": {"name": "sft", "rehearse": True},
+        "stop": {"name": "sft", "stopping": {"divergence": 1.0001, "block": 2}},
+    }
+    training = {"batch_size": 4, "scheduler": "constant", "checkpoint_every": 1}
+    recipe = own_recipe(tmp_path, arms=arms, seeds=[1], score_at=[1, 2, 3], training=training)
+    asked, ask = [], frontier_cohort.answers
+
+    def failing(*args, **kwargs):
+        asked.append(len(args[3]))
+        if len(asked) == 2:
+            raise OSError("the power went out")
+        return ask(*args, **kwargs)
+
+    monkeypatch.setattr(frontier_cohort, "answers", failing)
+    with pytest.raises(OSError, match="power"):
+        protocol(recipe, tmp_path / "together")
+    assert protocol(recipe, tmp_path / "together").exit_code == 0
+    assert protocol(recipe, tmp_path / "alone", "cohort=off").exit_code == 0
+    for name in ("frontier.json", "results.json"):
+        assert (tmp_path / "together" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+    read = sorted(path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone" / "cells").rglob("e*.jsonl"))
+    assert len(read) == 1 + 3 + 3 + 1
+    for path in read:
+        assert (tmp_path / "together" / path).read_bytes() == (tmp_path / "alone" / path).read_bytes()
+    one, other = (read_journal(tmp_path / run / "cells.jsonl").rows for run in ("together", "alone"))
+    assert [row | {"seconds": 0} for row in one] == [row | {"seconds": 0} for row in other]
+
+
 def test_one_of_its_models_can_be_asked_again(ran, tmp_path):
     folder, _ = ran
     cell = folder / "run" / "cells" / "sft@0.003" / "seed-1"

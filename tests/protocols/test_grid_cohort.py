@@ -13,7 +13,7 @@ from equipoise.pipelines.settings import ProtocolRecipe
 from equipoise.protocols.grid import run_protocol
 
 ARMS = "arms={sft: {name: sft}, r-eaft: {name: r-eaft, params: {tau: 1.0}}, recent: {name: r-eaft-recent}}"
-SMALL = [ARMS, "data.limit=4", "data.skills=null", "training.epochs=3", "training.learning_rate=0.003"]
+SMALL = [ARMS, "data.limit=4", "data.keep=null", "data.skills=null", "training.epochs=3", "training.learning_rate=0.003"]
 
 
 def ran(folder, *more, seeds="[1,2]"):
@@ -105,6 +105,6 @@ def test_a_cell_that_diverges_does_not_cost_the_others_and_is_an_error(tmp_path)
 
 
 def test_what_cannot_share_is_trained_one_by_one_and_says_why(tmp_path, capfd):
-    ran(tmp_path / "run", "training.lora=null", "data.limit=1", "data.keep=null", "training.epochs=1", seeds="[1]")
+    ran(tmp_path / "run", "training.lora=null", "data.limit=1", "training.epochs=1", seeds="[1]")
     assert "one by one: a cohort trains adapters" in " ".join(capfd.readouterr().err.split())
     assert len(cells(tmp_path / "run")) == 4 and not (tmp_path / "run" / "cohorts").exists()

@@ -62,10 +62,7 @@ def trace_weights(
     traces = {arm: weight_trace(loaded, recipe, data, recipe.arms[arm]) for arm in recipe.arms}
 
     def trace(stack: LoraStack, names: Sequence[str], step: int) -> dict[str, dict[str, float]]:
-        found = {}
-        for i, name in enumerate(names):
-            mine = traces[arms[name]]
-            found[name] = {} if mine is None else mine(stack.model_of(i), step)
-        return found
+        mine = [(i, name, traces[arms[name]]) for i, name in enumerate(names)]
+        return {name: follow(stack.model_of(i), step) for i, name, follow in mine if follow is not None}
 
     return trace

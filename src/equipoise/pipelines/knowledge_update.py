@@ -3,13 +3,12 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from equipoise.data.formatting import IGNORE, Formatted, render_all
+from equipoise.data.formatting import Formatted, render_all, with_mask
 from equipoise.data.loading import check_disjoint, load_examples
 from equipoise.evaluation.knowledge import Item, Task, evaluate, summarise
 from equipoise.evaluation.tokens import token_rows
@@ -226,13 +225,16 @@ def steps_of_an_epoch(rows: int, settings: TrainSettings) -> int:
     return math.ceil(math.ceil(rows / settings.batch_size) / settings.gradient_accumulation)
 
 
-def preview(loaded: Loaded, recipe: KnowledgeUpdateRecipe, data: KnowledgeData, *, copies: int = 1) -> dict[str, Any]:
+def preview(
+    loaded: Loaded, recipe: KnowledgeUpdateRecipe, data: KnowledgeData, *, bases: int = 1, together: int = 1
+) -> dict[str, Any]:
     """Describe a run without making it: counts, steps, sizes, and one example with its loss mask.
 
-    `copies` of the weights are in memory at once: a grid keeps the base beside the model in training.
+    Args:
+        bases: copies of the weights that are in memory at once.
+        together: runs that are trained at once.
     """
     formatted = check_training(loaded, recipe, data)
-    rendered = formatted.rows[0]
     trainable = trainable_parameters(loaded.model, recipe.training)
     held = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
     return {
@@ -242,9 +244,6 @@ def preview(loaded: Loaded, recipe: KnowledgeUpdateRecipe, data: KnowledgeData, 
         "trainable": trainable,
         "parameters": sum(p.numel() for p in loaded.model.parameters()),
         # What trains is float32 and has a gradient and two moments of Adam beside it.
-        "memory_mb": (copies * held + 16 * trainable) / 1e6,
-        "pieces": [
-            (loaded.tokenizer.decode([rendered.input_ids[i] for i in run]), supervised)
-            for supervised, run in groupby(range(len(rendered.labels)), lambda i: rendered.labels[i] != IGNORE)
-        ],
+        "memory_mb": (bases * held + 16 * trainable * together) / 1e6,
+        "example": with_mask(loaded.tokenizer, formatted.rows[0]),
     }

@@ -115,10 +115,25 @@ def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the folder holds another recipe or other data, or an input is at fault.
     """
+    grid = grid_of(recipe, load_data(recipe.data))
+    run_cells(grid, folder, title=recipe.name)
+    return finish(
+        folder,
+        protocol=recipe.protocol,
+        margin=recipe.evaluation.margin,
+        tau=shock_threshold(recipe),
+    )
+
+
+def grid_of(recipe: ProtocolRecipe, data: KnowledgeData) -> Grid:
+    """Lay out the grid of a recipe.
+
+    Raises:
+        UserError: an arm's objective is at fault.
+    """
     check_arms(recipe.arms)
-    data = load_data(recipe.data)
     steps = step_count(recipe, data)
-    grid = Grid(
+    return Grid(
         recipe,
         recipe.model,
         list(cells(recipe)),
@@ -129,13 +144,6 @@ def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
         work=lambda *cell: _work(recipe, data, *cell),
         cohort=recipe.cohort,
         together=_together(recipe, data),
-    )
-    run_cells(grid, folder, title=recipe.name)
-    return finish(
-        folder,
-        protocol=recipe.protocol,
-        margin=recipe.evaluation.margin,
-        tau=shock_threshold(recipe),
     )
 
 
@@ -245,7 +253,7 @@ def _together(recipe: ProtocolRecipe, data: KnowledgeData) -> Together:
 def _done(cell: Cell, loaded: Loaded, grid: Grid, folder: Path, bar: Any, *, keep_base: bool) -> dict[str, Any]:
     """Do a cell by itself and return its row of the journal."""
     started = time.perf_counter()
-    watch = _Watch(cell, folder, bar)
+    watch = _Watch(cell, folder, bar, cell.name)
     notes = grid.work(cell, loaded, folder, watch, keep_base)
     return watch.row(notes, grid, loaded, time.perf_counter() - started)
 
@@ -258,13 +266,13 @@ def _do_together(
     Raises:
         UserError: a cell ended for a reason of its own; the others are done by then.
     """
-    place = folder / "cells"
-    watches = {cell.name: _Watch(cell, place / cell.name, bar) for cell in todo}
+    place, name = folder / "cells", f"seed-{group[0].seed}" if grid.cohort == "seed" else "grid"
+    watches = {cell.name: _Watch(cell, place / cell.name, bar, f"{len(group)} cells of {name}") for cell in todo}
     results = train_cohort(
         loaded,
         [grid.together.run(cell, loaded) for cell in group],
         folder=place,
-        checkpoints_in=folder / "cohorts" / (f"seed-{group[0].seed}" if grid.cohort == "seed" else "grid"),
+        checkpoints_in=folder / "cohorts" / name,
         validate=grid.together.validate(group, loaded, place),
         on_step=lambda name, row: watches[name](row) if name in watches else None,
     )
@@ -285,22 +293,22 @@ def _do_together(
 
 
 class _Watch:
-    """Follows a cell: its log and its part of the progress. It is called with each row of `metrics.jsonl`."""
+    """Follows a cell: its log, and its part of the progress under `note`. It is called with each row of its metrics."""
 
-    def __init__(self, cell: Cell, folder: Path, bar: Any):
+    def __init__(self, cell: Cell, folder: Path, bar: Any, note: str):
         folder.mkdir(parents=True, exist_ok=True)
-        self.cell, self.bar, self.seen, self.log = cell, bar, 0, CellLog(folder / "log.txt")
+        self.cell, self.bar, self.note, self.seen, self.log = cell, bar, note, 0, CellLog(folder / "log.txt")
         self.log(cell.name)
 
     def __call__(self, row: dict[str, Any]) -> None:
-        self.bar.advance(row["step"] - self.seen, note=self.cell.name)
+        self.bar.advance(row["step"] - self.seen, note=self.note)
         self.seen = row["step"]
         loss, rate, norm = (math.nan if row[n] is None else row[n] for n in ("loss", "learning_rate", "grad_norm"))
         self.log(f"step {row['step']} loss {loss:.4f} lr {rate:.2e} grad {norm:.3f}")
 
     def row(self, notes: dict[str, Any], grid: Grid, loaded: Loaded, seconds: float) -> dict[str, Any]:
         """The row of a cell that is done."""
-        self.bar.advance(grid.steps(self.cell) - self.seen, note=self.cell.name)
+        self.bar.advance(grid.steps(self.cell) - self.seen, note=self.note)
         self.log(f"scored {notes['scored']} answers; {seconds:.1f} s in all")
         vocab = loaded.model.get_output_embeddings().weight.shape[0]
         named = {"cell": self.cell.name, "arm": self.cell.arm, "seed": self.cell.seed}

@@ -108,21 +108,24 @@ def _preview(settings: ProtocolRecipe) -> None:
     """Print what a run would do: the resolved config, counts, one rendered example with its mask, sizes."""
     from equipoise.models.loading import load_model
     from equipoise.pipelines.knowledge_update import load_data, preview
-    from equipoise.protocols.grid import cells, check_arms
+    from equipoise.protocols.grid import cohorts, grid_of
 
-    check_arms(settings.arms)
-    data = load_data(settings.data)
-    runs = sum(1 for _ in cells(settings)) - 1
-    seen = preview(load_model(settings.model), settings, data, copies=min(runs, 2))
+    data, loaded = load_data(settings.data), load_model(settings.model)
+    grid = grid_of(settings, data)
+    groups = [len(group) for group in cohorts(grid, loaded)][1:]  # the first is the untrained model
+    runs, together = sum(groups), max(groups)
+    alone = runs > 1 and together == 1  # each but the last trains a copy of the base
+    seen = preview(loaded, settings, data, bases=1 + alone, together=together)
     print(dump_yaml(settings))
     print("rows:      " + ", ".join(f"{count} {kind}" for kind, count in seen["counts"].items()))
     for note in seen["notes"]:
         print(f"           {note}")
-    print(f"runs:      {runs}, of {seen['steps']} optimizer steps each")
+    at_once = f", {together} trained together" if together > 1 else ""
+    print(f"runs:      {runs}, of {seen['steps']} optimizer steps each{at_once}")
     print(f"trainable: {seen['trainable']:,} of {seen['parameters']:,} parameters")
     print(f"memory:    about {seen['memory_mb']:,.0f} MB for weights, gradients and optimizer, activations not counted")
     print("example (what carries loss stands in »«):")
-    print("".join(f"»{text}«" if supervised else text for text, supervised in seen["pieces"]))
+    print(seen["example"])
 
 
 def evaluate_model(model: str, recipe: str | None, overrides: list[str], out: Path | None) -> None:

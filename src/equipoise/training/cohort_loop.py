@@ -42,7 +42,7 @@ class Cohort:
         write: called as `write(PEFT model, folder)` for a run that is through.
         on_step: called with a run's name and each row of its `metrics.jsonl`.
         validate: called as `validate(stack, names, step)` when a run has ended an epoch; the numbers by name of the
-            runs that did go to their `validation.jsonl`.
+            runs that did go to their `validation.jsonl`; a run that is left out has nothing to write.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class Cohort:
             found = self.validate(self.stack, [member.run.name for member in self.members], self.step)
         self.stack.model.train()
         restore_rng(before)
-        for member in due:
+        for member in (member for member in due if member.run.name in found):
             row = {name: json_number(value) for name, value in found[member.run.name].items()}
             with journal.Journal(member.folder / "validation.jsonl", key=lambda kept: kept["step"]) as book:
                 if not book.rows or book.rows[-1]["step"] < self.step:
