@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from equipoise.cli import app
 
@@ -18,6 +19,11 @@ def run(*words: object, cwd: Path | None = None, timeout: float = 240) -> subpro
     command = [sys.executable, "-m", "equipoise.cli", *map(str, words)]
     offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=cwd, env=offline, check=False)
+
+
+def here(*words: object):
+    """The same in this process, which has its libraries already: that saves seconds a call."""
+    return CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
 
 
 def verbs() -> list[list[str]]:
@@ -72,21 +78,26 @@ def test_recipes_can_be_listed_shown_and_copied(tmp_path):
         (["run", "demo", "name=../up"], "name"),
         (["run", "demo", "data.updates=testbed:nothing"], "the testbed has no part 'nothing'"),
         (["run", "demo", "data.updates=not/there.jsonl"], "not/there.jsonl"),
-        (["run", "demo", "model.path=not/there", "arms={sft: {name: sft}}"], "not/there"),
+        (["run", "demo", "model.path=./not/there", "arms={sft: {name: sft}}"], "not/there"),
         (["run", "demo", "arms={x: {name: ssft}}"], "ssft"),
         (["report", "not/there"], "not/there"),
         (["analyze", "not/there.csv"], "not/there.csv"),
-        (["evaluate", "not/there"], "not/there"),
+        (["evaluate", "./not/there"], "not/there"),
         (["protocol", "z"], "protocol-z"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_of_the_user_is_one_clear_message(words, expected, tmp_path):
-    outcome = run(*words, cwd=tmp_path)
-    assert outcome.returncode == 2, outcome.stderr
+def test_a_mistake_of_the_user_is_one_clear_message(words, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = here(*words)
+    assert outcome.exit_code == 2, outcome.stderr
     assert expected in outcome.stderr
-    assert "Traceback" not in outcome.stderr
     assert not list(tmp_path.rglob("cells.jsonl"))
+
+
+def test_a_mistake_ends_a_process_with_its_message_and_no_traceback(tmp_path):
+    outcome = run("run", "demo", "model.path=not/there", "arms={sft: {name: sft}}", cwd=tmp_path)
+    assert outcome.returncode == 2 and "not/there" in outcome.stderr and "Traceback" not in outcome.stderr
 
 
 @pytest.mark.parametrize(
@@ -97,20 +108,22 @@ def test_a_mistake_of_the_user_is_one_clear_message(words, expected, tmp_path):
         ("objective.params={tau: -1}", "above 0"),
     ],
 )
-def test_dry_run_checks_the_objective(tmp_path, mistake, told):
-    outcome = run("run", "knowledge-update", "--dry-run", *SMALL, mistake, cwd=tmp_path)
-    assert outcome.returncode == 2 and told in outcome.stderr and not outcome.stdout
+def test_dry_run_checks_the_objective(mistake, told):
+    outcome = here("run", "knowledge-update", "--dry-run", *SMALL, mistake)
+    assert outcome.exit_code == 2 and told in outcome.stderr and not outcome.stdout
 
 
-def test_dry_run_shows_everything_and_writes_nothing(tmp_path):
-    outcome = run("run", "knowledge-update", "--dry-run", *SMALL, cwd=tmp_path)
-    assert outcome.returncode == 0, outcome.stderr
+def test_dry_run_shows_everything_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = here("run", "knowledge-update", "--dry-run", *SMALL)
+    assert outcome.exit_code == 0, outcome.stderr
     for part in ("learning_rate: 0.001", "3 updates", "trainable:", "memory:", "»"):
         assert part in outcome.stdout
     assert list(tmp_path.iterdir()) == []
 
 
-def test_run_report_evaluate_on_own_data(tmp_path):
+def test_run_report_evaluate_on_own_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     rows = [
         {"prompt": "Which pandas call adds rows?", "completion": "pd.concat([df, rows])", "old": "df.append(rows)",
          "rephrasings": ["How do I add rows in pandas?"]},
@@ -132,16 +145,16 @@ def test_run_report_evaluate_on_own_data(tmp_path):
     (folder / "report.html").unlink()
     assert run("report", folder).returncode == 0 and (folder / "report.html").exists()
     for model in (folder, folder / "cells" / "r-eaft" / "seed-42"):
-        scored = run("evaluate", model, "--out", tmp_path / "scored", cwd=tmp_path)
-        assert scored.returncode == 0, scored.stderr
+        scored = here("evaluate", model, "--out", tmp_path / "scored")
+        assert scored.exit_code == 0, scored.stderr
         again = {tuple(line.split()[:2]) for line in scored.stdout.splitlines()}
         assert {(r["task"], f"{100 * r['value']:.1f}") for r in results.values() if r["method"] == "r-eaft"} <= again
-    other = run("evaluate", "testbed", "--recipe", "knowledge-update", *SMALL, cwd=tmp_path)
+    other = run("evaluate", "testbed", "--recipe", "knowledge-update", *SMALL)
     assert other.returncode == 0 and ("correction", "0.0") in {tuple(s.split()[:2]) for s in other.stdout.splitlines()}
-    finished = run("run", "knowledge-update", *own, cwd=tmp_path)
-    assert finished.returncode == 0 and "2 of 2 cells are done already; analysing them again" in finished.stderr
-    changed = run("run", "knowledge-update", *own, "seed=7", cwd=tmp_path)
-    assert changed.returncode == 2 and "seed (was 42, is 7)" in changed.stderr
+    finished = here("run", "knowledge-update", *own)
+    assert finished.exit_code == 0 and "2 of 2 cells are done already; analysing them again" in finished.stderr
+    changed = here("run", "knowledge-update", *own, "seed=7")
+    assert changed.exit_code == 2 and "seed (was 42, is 7)" in changed.stderr
 
 
 def test_analyze_reproduces_the_published_tests(tmp_path):

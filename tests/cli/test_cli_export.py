@@ -97,7 +97,7 @@ def test_a_model_of_no_run_is_exported_with_what_is_known_of_it(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "told"),
-    [(["testbed", "--adapter"], "testbed holds no adapter"), (["not/there"], "not/there")],
+    [(["testbed", "--adapter"], "testbed holds no adapter"), (["./not/there"], "not/there")],
 )
 def test_a_mistake_is_told_and_nothing_is_left(words, told, tmp_path):
     said = CliRunner().invoke(app, ["export", *words, "--out", str(tmp_path / "out")])
