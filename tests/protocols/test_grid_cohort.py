@@ -13,7 +13,8 @@ from equipoise.pipelines.settings import ProtocolRecipe
 from equipoise.protocols.grid import run_protocol
 
 ARMS = "arms={sft: {name: sft}, r-eaft: {name: r-eaft, params: {tau: 1.0}}, recent: {name: r-eaft-recent}}"
-SMALL = [ARMS, "data.limit=4", "data.keep=null", "data.skills=null", "training.epochs=3", "training.learning_rate=0.003"]
+FEW = ["data.limit=4", "data.keep=null", "data.skills=null"]
+SMALL = [ARMS, *FEW, "training.epochs=3", "training.learning_rate=0.003"]
 
 
 def ran(folder, *more, seeds="[1,2]"):
