@@ -149,8 +149,8 @@ def test_run_report_evaluate_on_own_data(tmp_path, monkeypatch):
         assert scored.exit_code == 0, scored.stderr
         again = {tuple(line.split()[:2]) for line in scored.stdout.splitlines()}
         assert {(r["task"], f"{100 * r['value']:.1f}") for r in results.values() if r["method"] == "r-eaft"} <= again
-    other = run("evaluate", "testbed", "--recipe", "knowledge-update", *SMALL)
-    assert other.returncode == 0 and ("correction", "0.0") in {tuple(s.split()[:2]) for s in other.stdout.splitlines()}
+    other = here("evaluate", "testbed", "--recipe", "knowledge-update", *SMALL)
+    assert other.exit_code == 0 and ("correction", "0.0") in {tuple(s.split()[:2]) for s in other.stdout.splitlines()}
     finished = here("run", "knowledge-update", *own)
     assert finished.exit_code == 0 and "2 of 2 cells are done already; analysing them again" in finished.stderr
     changed = here("run", "knowledge-update", *own, "seed=7")
@@ -180,7 +180,7 @@ def test_the_token_of_the_hub_is_never_shown(monkeypatch):
 
 
 def test_testbed_tells_its_facts_and_its_sheet():
-    facts = run("testbed", "facts", "--part", "api_change", "--knowledge", "confident-wrong").stdout.splitlines()
+    facts = here("testbed", "facts", "--part", "api_change", "--knowledge", "confident-wrong").stdout.splitlines()
     assert len(facts) >= 60
     assert all(json.loads(fact)["old"] for fact in facts)
-    assert "| api_change | confident-wrong |" in run("testbed", "sheet").stdout
+    assert "| api_change | confident-wrong |" in here("testbed", "sheet").stdout

@@ -11,16 +11,24 @@ import time
 import pytest
 import torch
 from tiny_models import tiny_folder, tiny_tokenizer
+from typer.testing import CliRunner
 
+from equipoise.cli import app
 from equipoise.testbed.world import World
 
 COMMAND = [sys.executable, "-m", "equipoise.cli", "chat"]
 ENV = {**os.environ, "HF_HUB_OFFLINE": "1"}
 
 
-def chat(*words, asked: str, **options):
-    given = {"capture_output": True, "text": True, "timeout": 120, "check": False, "encoding": "utf-8", **options}
+def piped(*words, asked: str):
+    given = {"capture_output": True, "text": True, "timeout": 120, "check": False, "encoding": "utf-8"}
     return subprocess.run([*COMMAND, *map(str, words)], input=asked, env=ENV, **given)
+
+
+def chat(*words, asked: str):
+    """As `piped`, in this process, which has its libraries already: that saves seconds a call."""
+    said = CliRunner().invoke(app, ["chat", *map(str, words)], input=asked, catch_exceptions=False)
+    return subprocess.CompletedProcess(words, said.exit_code, said.stdout, said.stderr)
 
 
 def known():
@@ -30,7 +38,7 @@ def known():
 
 def test_one_question_a_line_one_answer_each():
     facts = known()
-    said = chat("testbed", asked="\n".join(fact.prompts_seen[0] for fact in facts) + "\n\n")
+    said = piped("testbed", asked="\n".join(fact.prompts_seen[0] for fact in facts) + "\n\n")
     assert said.returncode == 0, said.stderr
     assert said.stdout.splitlines() == [fact.gold for fact in facts]
 
@@ -94,7 +102,7 @@ def test_memory_is_asked_for_in_a_pipe_and_changes_the_prompt(tmp_path):
         (["testbed", "--top-p", "0"], "top_p=0"),
         (["testbed", "--max-new-tokens", "0"], "max_new_tokens=0"),
         (["testbed", "--domain", "medical"], "--domain"),
-        (["not/there"], "not/there"),
+        (["./not/there"], "not/there"),
         (["testbed", "model.chat_template=not/there"], "no chat template file"),
     ],
 )
