@@ -96,8 +96,8 @@ def test_a_mistake_of_the_user_is_one_clear_message(words, expected, tmp_path, m
 
 
 def test_a_mistake_ends_a_process_with_its_message_and_no_traceback(tmp_path):
-    outcome = run("run", "demo", "model.path=not/there", "arms={sft: {name: sft}}", cwd=tmp_path)
-    assert outcome.returncode == 2 and "not/there" in outcome.stderr and "Traceback" not in outcome.stderr
+    outcome = run("run", "demo", "learing_rate=1", cwd=tmp_path)
+    assert outcome.returncode == 2 and "learing_rate" in outcome.stderr and "Traceback" not in outcome.stderr
 
 
 @pytest.mark.parametrize(
