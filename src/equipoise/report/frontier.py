@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
 
 from equipoise.report.arms import UNTRAINED, Arm, styles
 from equipoise.report.page import environment, frame, mapping, part, sequence
+from equipoise.report.plots import name_trade_off
 from equipoise.report.reading import RunData, open_run, read_json
 from equipoise.report.svg import MUTED, PAPER, Panel, panel
 from equipoise.report.tables import TASK_WORDS
@@ -102,13 +102,7 @@ def _draw(axes: Axes, found: FrontierRun, task: str) -> None:
         axes.axhline(level, color=MUTED, lw=0.8, ls=":", zorder=0)
     low = min([before[task], *(row[task] for row in points)])
     axes.set_xlim(max(low - 0.05, -0.02), 1.03)
-    axes.set_ylim(-0.03, 1.04)
-    axes.set_xlabel(task)
-    axes.set_title("correction", color=MUTED, fontweight="normal", fontsize=11)
-    axes.text(0.985, 1.02, "better ↗", transform=axes.transAxes, ha="right", color=MUTED, fontsize=11)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.locator_params(axis="x", nbins=5)
+    name_trade_off(axes, task)
 
 
 def matched(found: FrontierRun, task: str) -> dict[str, Any]:

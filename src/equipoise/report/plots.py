@@ -57,6 +57,11 @@ def draw_trade_off(axes: Axes, analysis: Mapping[str, Any], arms: Mapping[str, A
     low, high = max(min(seen, default=0), -0.02), min(max(seen, default=1), 1.0)
     beside = max(0.08 * (high - low) + 0.01, 0.05 - (high - low) / 2)  # ten points at least, so that ticks differ
     axes.set_xlim(low - beside, high + beside)
+    name_trade_off(axes, task)
+
+
+def name_trade_off(axes: Axes, task: str) -> None:
+    """Set the axes of a plane of correction, upwards, against `task`, to the right, both in percent."""
     axes.set_ylim(-0.04, 1.04)
     axes.set_xlabel(task)
     axes.set_title("correction", color=MUTED, fontweight="normal", fontsize=11)
