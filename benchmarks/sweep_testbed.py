@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from equipoise.catalogue import find
-from equipoise.protocols.grid import run_protocol
+from equipoise.protocols.knowledge import run_protocol
 from equipoise.protocols.single import resolve_grid
 
 TASKS = ("correction", "generalisation", "locality", "retention")

@@ -14,7 +14,7 @@ from equipoise.models.loading import Loaded
 from equipoise.models.quiet import quiet
 from equipoise.pipelines import knowledge_update as pipeline
 from equipoise.pipelines.settings import DataSettings, KnowledgeUpdateRecipe, ProtocolRecipe
-from equipoise.protocols import grid, single
+from equipoise.protocols import knowledge, single
 from equipoise.training.meter import Meter
 from equipoise.training.settings import TrainSettings
 
@@ -57,7 +57,7 @@ def test_a_single_run_and_its_resolved_config_are_grids(tmp_path):
 def test_what_only_the_model_can_tell_leaves_no_folder(tmp_path, override, said):
     recipe = resolve(ProtocolRecipe, None, [ARMS, "data.limit=1", "data.keep=null", "data.skills=null", override])
     with pytest.raises(UserError, match=said):
-        grid.run_protocol(recipe, tmp_path / "run")
+        knowledge.run_protocol(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -107,15 +107,15 @@ def test_the_meter_needs_no_float64(monkeypatch):
 
 
 def test_only_the_last_cell_uses_up_the_base(tmp_path, monkeypatch):
-    kept, real = [], grid.run_cell
+    kept, real = [], knowledge.run_cell
 
     def spy(*args, keep_base, **kwargs):
         kept.append(keep_base)
         return real(*args, keep_base=keep_base, **kwargs)
 
-    monkeypatch.setattr(grid, "run_cell", spy)
+    monkeypatch.setattr(knowledge, "run_cell", spy)
     small = ["data.limit=1", "data.keep=null", "data.skills=null", "training.epochs=1", "seeds=[1,2]"]
-    grid.run_protocol(resolve(ProtocolRecipe, None, [ARMS, *small]), tmp_path / "run")
+    knowledge.run_protocol(resolve(ProtocolRecipe, None, [ARMS, *small]), tmp_path / "run")
     assert kept == [True, False]
 
 

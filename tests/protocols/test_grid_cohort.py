@@ -10,7 +10,7 @@ from equipoise.config import resolve
 from equipoise.errors import UserError
 from equipoise.journal import read_journal
 from equipoise.pipelines.settings import ProtocolRecipe
-from equipoise.protocols.grid import run_protocol
+from equipoise.protocols.knowledge import run_protocol
 
 ARMS = "arms={sft: {name: sft}, r-eaft: {name: r-eaft, params: {tau: 1.0}}, recent: {name: r-eaft-recent}}"
 FEW = ["data.limit=3", "data.keep=null", "data.skills=null"]

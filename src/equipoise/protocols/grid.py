@@ -11,25 +11,15 @@ from typing import Any
 from pydantic import BaseModel
 
 from equipoise.console import progress, say
-from equipoise.data.formatting import Formatted
 from equipoise.errors import UserError
 from equipoise.journal import Journal
 from equipoise.models.loading import Loaded, load_model
 from equipoise.models.lora_stack import LoraStack, stack_of
 from equipoise.models.settings import ModelSettings
 from equipoise.objectives.weighting import weighting
-from equipoise.pipelines.knowledge_cohort import Trained, Validate, score_stack, trace_weights
-from equipoise.pipelines.knowledge_update import (
-    UNTRAINED,
-    KnowledgeData,
-    check_training,
-    load_data,
-    run_cell,
-    score_untrained,
-    step_count,
-)
-from equipoise.pipelines.settings import CohortOf, ProtocolRecipe
-from equipoise.protocols.collect import finish
+from equipoise.pipelines.knowledge_cohort import Validate
+from equipoise.pipelines.knowledge_update import UNTRAINED
+from equipoise.pipelines.settings import CohortOf
 from equipoise.runs import Run
 from equipoise.training.cohort import CohortRun, RunResult, train_cohort
 from equipoise.training.cohort_checks import check_model, check_runs
@@ -91,14 +81,6 @@ class Grid:
     together: Together
 
 
-def cells(recipe: ProtocolRecipe) -> Iterator[Cell]:
-    """Order the grid by seed first, so that a grid that was cut off still compares all arms."""
-    yield Cell(UNTRAINED, 0)
-    for seed in recipe.seeds:
-        for arm in recipe.arms:
-            yield Cell(arm, seed)
-
-
 def check_arms(arms: Mapping[str, ObjectiveSettings]) -> None:
     """Find a mistake in an arm, the last one too, before anything is loaded and not after hours.
 
@@ -107,44 +89,6 @@ def check_arms(arms: Mapping[str, ObjectiveSettings]) -> None:
     """
     for arm in arms.values():
         weighting(arm.name, **arm.params)
-
-
-def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
-    """Run, or go on with, the grid of `recipe` in `folder`, then analyse it; return the analysis.
-
-    Raises:
-        UserError: the folder holds another recipe or other data, or an input is at fault.
-    """
-    grid = grid_of(recipe, load_data(recipe.data))
-    run_cells(grid, folder, title=recipe.name)
-    return finish(
-        folder,
-        protocol=recipe.protocol,
-        margin=recipe.evaluation.margin,
-        tau=shock_threshold(recipe),
-    )
-
-
-def grid_of(recipe: ProtocolRecipe, data: KnowledgeData) -> Grid:
-    """Lay out the grid of a recipe.
-
-    Raises:
-        UserError: an arm's objective is at fault.
-    """
-    check_arms(recipe.arms)
-    steps = step_count(recipe, data)
-    return Grid(
-        recipe,
-        recipe.model,
-        list(cells(recipe)),
-        data.hashes,
-        recipe.seed,
-        check=lambda loaded: check_training(loaded, recipe, data),
-        steps=lambda _: steps,
-        work=lambda *cell: _work(recipe, data, *cell),
-        cohort=recipe.cohort,
-        together=_together(recipe, data),
-    )
 
 
 def run_cells(grid: Grid, folder: Path, *, title: str) -> None:
@@ -199,55 +143,6 @@ def cohorts(grid: Grid, loaded: Loaded) -> Iterator[list[Cell]]:
         yield trained
     else:
         yield from (list(group) for _, group in groupby(trained, key=lambda cell: cell.seed))
-
-
-def shock_threshold(recipe: ProtocolRecipe) -> float | None:
-    """Name the threshold that the first r-eaft arm works with, for the detection curve."""
-    return next((arm.params.get("tau", 5.0) for arm in recipe.arms.values() if arm.name == "r-eaft"), None)
-
-
-def _work(
-    recipe: ProtocolRecipe,
-    data: KnowledgeData,
-    cell: Cell,
-    loaded: Loaded,
-    folder: Path,
-    on_step: OnStep,
-    keep_base: bool,
-) -> dict[str, Any]:
-    if cell.arm == UNTRAINED:
-        return {"scored": len(score_untrained(loaded, recipe, data, folder, recipe.arms))}
-    predictions = run_cell(
-        loaded,
-        recipe,
-        data,
-        folder,
-        method=cell.arm,
-        objective=recipe.arms[cell.arm],
-        seed=cell.seed,
-        on_step=on_step,
-        keep_base=keep_base,
-    )
-    return {"scored": len(predictions)}
-
-
-def _together(recipe: ProtocolRecipe, data: KnowledgeData) -> Together:
-    """The cells of a knowledge-update grid as runs of a cohort."""
-    rendered: list[Formatted] = []
-
-    def run(cell: Cell, loaded: Loaded) -> CohortRun:
-        if not rendered:  # all arms train on the same rows
-            rendered.append(check_training(loaded, recipe, data))
-        return CohortRun(cell.name, rendered[0], recipe.arms[cell.arm], recipe.training, cell.seed)
-
-    def validate(cells: Sequence[Cell], loaded: Loaded, _: Path) -> Validate | None:
-        return trace_weights(loaded, recipe, data, {cell.name: cell.arm for cell in cells})
-
-    def score(cells: Sequence[Cell], loaded: Loaded, folder: Path, stack: LoraStack, _: object) -> list[dict[str, Any]]:
-        runs = [Trained(cell.arm, cell.seed, folder / cell.name) for cell in cells]
-        return [{"scored": len(mine)} for mine in score_stack(loaded, recipe, data, stack, runs)]
-
-    return Together(run, validate, score)
 
 
 def _done(cell: Cell, loaded: Loaded, grid: Grid, folder: Path, bar: Any, *, keep_base: bool) -> dict[str, Any]:

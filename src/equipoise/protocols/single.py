@@ -53,7 +53,7 @@ def run_recipe(
     if dry_run:
         _preview(settings)
         return None
-    from equipoise.protocols.grid import run_protocol
+    from equipoise.protocols.knowledge import run_protocol
 
     folder = out or Run.named(Path("runs"), settings.name)
     analysis = run_protocol(settings, folder)
@@ -108,7 +108,8 @@ def _preview(settings: ProtocolRecipe) -> None:
     """Print what a run would do: the resolved config, counts, one rendered example with its mask, sizes."""
     from equipoise.models.loading import load_model
     from equipoise.pipelines.knowledge_update import load_data, preview
-    from equipoise.protocols.grid import cohorts, grid_of
+    from equipoise.protocols.grid import cohorts
+    from equipoise.protocols.knowledge import grid_of
 
     data, loaded = load_data(settings.data), load_model(settings.model)
     grid = grid_of(settings, data)
