@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from equipoise.report.tables import Verdict
-
-MARKS = {"yes": "✓", "no": "✗", "open": "?", "none": "–"}
+from equipoise.report.page import Verdict
 
 
 def findings(analysis: Mapping[str, Any]) -> list[Verdict]:
@@ -56,10 +54,6 @@ def with_interval(scores: Mapping[str, Any], write: Any) -> str:
     return f"{write(scores['mean'])} [{write(scores['low']).rstrip('%')}, {write(scores['high']).rstrip('%')}]"
 
 
-def _verdict(claim: str, kind: str, word: str, sentence: str, details: str = "") -> Verdict:
-    return Verdict("", claim, word, MARKS[kind], kind, sentence, details)
-
-
 def _beats(claim: str, ours: Any, base: Any, sentence: str, write: Any) -> Verdict | None:
     """Compare two means by their intervals over seeds; where these meet, nothing is said."""
     if not ours or not base or ours.get("mean") is None or base.get("mean") is None:
@@ -69,10 +63,10 @@ def _beats(claim: str, ours: Any, base: Any, sentence: str, write: Any) -> Verdi
     kind = word = "yes" if low > base_high else "no" if high < base_low else "open"
     said = sentence.format(a=with_interval(ours, write), b=with_interval(base, write))
     if kind == "open":
-        return _verdict(claim, kind, "no difference shown", said)
+        return Verdict(claim, kind, "no difference shown", said)
     if ours.get("low") is None:  # nothing says how far another training run would lie from this one
-        return _verdict(claim, "open", f"{word}, in one run", said, "One seed, so there is no interval.")
-    return _verdict(claim, kind, word, said)
+        return Verdict(claim, "open", f"{word}, in one run", said, "One seed, so there is no interval.")
+    return Verdict(claim, kind, word, said)
 
 
 def _ends(scores: Mapping[str, Any]) -> tuple[float, float]:
@@ -89,10 +83,10 @@ def _truth(raw: Any, after: Any, perfect: Any) -> Verdict | None:
         sentence, last = f"{sentence}, {with_interval(after, number)} after calibration", after
     claim = "Do its probabilities mean what they say?"
     if not perfect or perfect.get("mean") is None:
-        return _verdict(claim, "none", "measured", f"{sentence}.")
+        return Verdict(claim, "none", "measured", f"{sentence}.")
     sentence += f". A perfectly calibrated model would show {with_interval(perfect, number)} with as many questions."
     within = last["mean"] <= _ends(perfect)[1]
-    return _verdict(claim, "yes" if within else "open", "within chance" if within else "more than chance", sentence)
+    return Verdict(claim, "yes" if within else "open", "within chance" if within else "more than chance", sentence)
 
 
 def promise(row: Mapping[str, Any]) -> str:
@@ -135,7 +129,7 @@ def _promise(analysis: Mapping[str, Any]) -> Verdict | None:
             f"With a certified threshold it answers {100 * covered:.0f}% of test questions with {percent(wrong)} "
             f"errors (mean of {whose}); promised {_wanted(rows[0])}."
         )
-    return _verdict(claim, *_kept_in(held, len(rows)), sentence, guarantee(analysis))
+    return Verdict(claim, *_kept_in(held, len(rows)), sentence, guarantee(analysis))
 
 
 def _kept_in(held: list[Mapping[str, Any]], seeds: int) -> tuple[str, str]:
@@ -168,4 +162,4 @@ def _moved(before: Any, token: Mapping[str, Any]) -> Verdict | None:
     missing = token.get("token_missing_rate")
     if missing and missing.get("mean") is not None:
         sentence += f" After {percent(missing['mean'])} of answers neither token came."
-    return _verdict("Did training move the answers themselves?", "none", f"{points} points", sentence)
+    return Verdict("Did training move the answers themselves?", "none", f"{points} points", sentence)

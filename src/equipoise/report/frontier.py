@@ -8,14 +8,14 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from equipoise.report.arms import UNTRAINED, Arm, styles
-from equipoise.report.page import environment, frame, mapping, part, sequence
+from equipoise.report.page import Verdict, environment, frame, mapping, part, sequence
 from equipoise.report.plots import name_trade_off
 from equipoise.report.reading import RunData, open_run, read_json
 from equipoise.report.svg import MUTED, PAPER, Panel, panel
 from equipoise.report.tables import TASK_WORDS
 
 ANALYSIS = "frontier.json"
-NONE_SHOWN, MORE, LESS = ("–", "open", "none shown"), ("✓", "yes", "more kept"), ("✗", "no", "less kept")
+NONE_SHOWN, MORE, LESS = ("open", "none shown"), ("yes", "more kept"), ("no", "less kept")
 
 
 @dataclass
@@ -65,7 +65,9 @@ def what_was_run(found: FrontierRun) -> str:
     config, analysis = found.run.config, found.analysis
     parts = [f"Model {mapping(config.get('model')).get('path')}"] if config.get("model") else []
     parts += [f"{n} {task} items" for task, n in mapping(analysis.get("n")).items()]
-    counts = (("arm", found.arms), ("learning rate", sequence(config.get("learning_rates"))))
+    rates = {*sequence(config.get("learning_rates"))}
+    rates |= {rate for arm in mapping(config.get("arms")).values() for rate in mapping(arm).get("learning_rates") or []}
+    counts = (("arm", found.arms), ("learning rate", rates))
     counts += (("reading", sequence(config.get("score_at"))), ("seed", sequence(analysis.get("seeds"))))
     parts += [f"{len(values)} {word}{'s' * (len(values) != 1)}" for word, values in counts if values]
     parts += [f"device {found.run.manifest['device']}"] if found.run.manifest.get("device") else []
@@ -147,9 +149,9 @@ def _points(value: float) -> str:
     return f"{round(100 * value, 1) + 0.0:+.1f}"  # no -0.0
 
 
-def _answer(row: Mapping[str, Any]) -> dict[str, str]:
-    mark, kind, word = MORE if row.get("more") else LESS if row.get("less") else NONE_SHOWN
-    return {"task": row["task"], "sentence": row["sentence"], "mark": mark, "kind": kind, "word": word}
+def _answer(row: Mapping[str, Any]) -> Verdict:
+    kind, word = MORE if row.get("more") else LESS if row.get("less") else NONE_SHOWN
+    return Verdict(row["task"], kind, word, row["sentence"])
 
 
 def fronts(found: FrontierRun) -> list[dict[str, Any]]:

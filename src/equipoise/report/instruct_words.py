@@ -6,9 +6,8 @@ from typing import Any
 
 from equipoise.report.confidence_words import percent
 from equipoise.report.instruct_reading import DPO, SFT, UNTRAINED, InstructRun
-from equipoise.report.page import mapping, sequence
-from equipoise.report.synthetic_words import basis, points, sign, span, verdict
-from equipoise.report.tables import Verdict
+from equipoise.report.page import Verdict, mapping, sequence
+from equipoise.report.synthetic_words import basis, points, sign, span
 
 OPEN = "not settled"
 
@@ -74,7 +73,7 @@ def removed(found: InstructRun) -> list[Verdict]:
     sentence += f" {changed:,} changes were made to rows that stayed." if changed else ""
     word = f"{percent((rows_in - kept) / rows_in)} left out"
     details = "Every row that was left out or changed is listed with its reason in the run's folder clean/."
-    return [verdict("What did cleaning remove?", "none", word, sentence, details)]
+    return [Verdict("What did cleaning remove?", "none", word, sentence, details)]
 
 
 def change(found: InstructRun, measure: str, stage: str, against: str) -> Mapping[str, Any]:
@@ -136,7 +135,7 @@ def _loss(found: InstructRun) -> Verdict | None:
     kind, word = judged("loss", row, "yes", "no, it rose")
     sentence = f"Loss of the right answers in nats a token: {_moved(found, 'loss', SFT, UNTRAINED)}."
     claim = "Did SFT lower the loss on held-out answers?"
-    return verdict(claim, kind, word, sentence, _basis(found, "loss", row))
+    return Verdict(claim, kind, word, sentence, _basis(found, "loss", row))
 
 
 def _exact(found: InstructRun) -> Verdict | None:
@@ -146,7 +145,7 @@ def _exact(found: InstructRun) -> Verdict | None:
     kind, word = judged("exact", row, "yes", "no, fewer")
     sentence = f"Exactly the right answer: {_moved(found, 'exact', SFT, UNTRAINED)}."
     claim = "Does it answer more held-out questions exactly right after SFT?"
-    return verdict(claim, kind, word, sentence, _basis(found, "exact", row))
+    return Verdict(claim, kind, word, sentence, _basis(found, "exact", row))
 
 
 def _pairs(found: InstructRun) -> Verdict | None:
@@ -161,7 +160,7 @@ def _pairs(found: InstructRun) -> Verdict | None:
     if change(found, "pairs_per_token", DPO, against):
         sentence += f" By mean log-probability a token: {_moved(found, 'pairs_per_token', DPO, against)}."
     claim = "Did DPO make it prefer the better answer of held-out pairs?"
-    return verdict(claim, kind, word, sentence, f"{_basis(found, 'pairs', row)}{_shorter(found)}")
+    return Verdict(claim, kind, word, sentence, f"{_basis(found, 'pairs', row)}{_shorter(found)}")
 
 
 def _shorter(found: InstructRun) -> str:
@@ -189,7 +188,7 @@ def _cost(found: InstructRun) -> Verdict | None:
         worst = ("no", "lost in parts")
         said += f" Fewer exact answers in {'; '.join(fallen)}."
     note = "DPO raises the gap between the answers of a pair, and may do so while both become less likely."
-    return verdict("What did DPO cost?", *worst, said, f"{note} {_basis(found, 'loss', rows['loss'])}")
+    return Verdict("What did DPO cost?", *worst, said, f"{note} {_basis(found, 'loss', rows['loss'])}")
 
 
 def _fallen(found: InstructRun, stage: str, against: str) -> list[str]:

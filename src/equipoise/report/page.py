@@ -9,6 +9,25 @@ import jinja2
 
 from equipoise.report.reading import RunData
 
+MARKS = {"yes": "✓", "no": "✗", "open": "?", "none": "–"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One finding as it is shown; `kind` is yes, no, open or none, and `id` that of a hypothesis."""
+
+    claim: str
+    kind: str
+    word: str
+    sentence: str
+    details: str = ""
+    id: str = ""
+
+    @property
+    def mark(self) -> str:
+        """The sign that says the same as the colour, for those who do not see it."""
+        return MARKS[self.kind]
+
 
 @dataclass(frozen=True)
 class Part:

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from equipoise.report.confidence_words import MARKS, number, percent, with_interval
-from equipoise.report.page import mapping
+from equipoise.report.confidence_words import number, percent, with_interval
+from equipoise.report.page import Verdict, mapping
 from equipoise.report.synthetic_reading import UNTRAINED, SyntheticRun
-from equipoise.report.tables import Verdict
 
 LEVEL = 0.05
 Relation = Literal["better", "worse", "open"]
@@ -49,11 +48,6 @@ def relation(row: Mapping[str, Any]) -> Relation:
     return "better" if ends[0] > 0 else "worse" if ends[1] < 0 else "open"
 
 
-def verdict(claim: str, kind: str, word: str, sentence: str, details: str = "") -> Verdict:
-    """Make a finding; `kind` is yes, no, open or none."""
-    return Verdict("", claim, word, MARKS[kind], kind, sentence, details)
-
-
 def _change(found: SyntheticRun, domain: str) -> Mapping[str, Any]:
     return mapping(mapping(mapping(found.analysis.get("changes")).get(found.primary)).get(domain))
 
@@ -69,7 +63,7 @@ def _gained(found: SyntheticRun) -> Verdict | None:
     kind, word = sign(row, "yes", "no, it fell", "no difference shown")
     before, after = (percent(_f1(found, name, "target")["mean"]) for name in (UNTRAINED, arm))
     sentence = f"Target F1 was {before} before training and is {after} after {arm}: {difference(row)}."
-    return verdict(f"Did {arm} improve the target domain?", kind, word, sentence, basis(row, f"{row['n']:,} sentences"))
+    return Verdict(f"Did {arm} improve the target domain?", kind, word, sentence, basis(row, f"{row['n']:,} sentences"))
 
 
 def _cost(found: SyntheticRun) -> Verdict | None:
@@ -81,7 +75,7 @@ def _cost(found: SyntheticRun) -> Verdict | None:
     sentence = f"Source F1 was {before} before training and is {after} after {arm}: {difference(row)}."
     if kind == "open" and row.get("bootstrap") and row["bootstrap"][0] < 0:
         sentence += f" A loss of up to {100 * -row['bootstrap'][0]:.1f} points is not ruled out."
-    return verdict("What did that cost on the source domain?", kind, word, sentence, _all_costs(found))
+    return Verdict("What did that cost on the source domain?", kind, word, sentence, _all_costs(found))
 
 
 def _all_costs(found: SyntheticRun) -> str:
@@ -133,7 +127,7 @@ def _beats(found: SyntheticRun) -> Verdict | None:
         "." if best == arm else f"; {arm} has {percent(means[arm])}."
     ))  # fmt: skip
     claim = f"Is {arm}, named beforehand, better than the other ways to learn from the same labels?"
-    return verdict(claim, kind, word, " ".join(said), _rule(rows, found))
+    return Verdict(claim, kind, word, " ".join(said), _rule(rows, found))
 
 
 def _rule(rows: list[Mapping[str, Any]], found: SyntheticRun) -> str:
@@ -158,7 +152,7 @@ def _readable(found: SyntheticRun) -> Verdict | None:
         f"{percent(after['non_empty']['mean'])} after."
     )
     claim = "Are the answers still in the right form?"
-    return verdict(claim, "none", f"{points(change)} points", sentence)
+    return Verdict(claim, "none", f"{points(change)} points", sentence)
 
 
 def _labels(found: SyntheticRun) -> Verdict | None:
@@ -179,4 +173,4 @@ def _labels(found: SyntheticRun) -> Verdict | None:
         each = ", ".join(f"{name} {number(auroc['mean'])}" for name, auroc in aurocs.items() if name != "calibrated")
         details = f"AUROC of each signal as it comes: {each}. The confidence is made of “{account.get('signal')}”."
     claim = "How good were the labels it learned from?"
-    return verdict(claim, "none", f"{percent(quality['right'])} right", sentence, details)
+    return Verdict(claim, "none", f"{percent(quality['right'])} right", sentence, details)

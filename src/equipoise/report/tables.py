@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from equipoise.report.page import Verdict
 from equipoise.report.reading import RunData
 
 # Shape, word and colour say the same, so that none of them has to be seen.
-MARKS = {"supported": ("✓", "yes"), "not supported": ("✗", "no"), "undecided": ("?", "open")}
+KINDS = {"supported": "yes", "not supported": "no", "undecided": "open"}
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 TASK_WORDS = {
     "correction": "updated facts answered with the new answer, trained phrasing",
@@ -17,19 +18,6 @@ TASK_WORDS = {
     "locality": "related facts that must not move",
     "retention": "unrelated skills that must survive",
 }
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One hypothesis as it is shown. `kind` is yes, no, open or none."""
-
-    id: str
-    claim: str
-    word: str
-    mark: str
-    kind: str
-    sentence: str
-    details: str
 
 
 @dataclass(frozen=True)
@@ -46,13 +34,17 @@ class Value:
 
 def verdicts(analysis: Mapping[str, Any]) -> list[Verdict]:
     """Turn the hypotheses of an analysis into what is shown first."""
-    shown = []
-    for row in analysis.get("hypotheses") or []:
-        mark, kind = MARKS.get(row["verdict"], ("–", "none"))
-        shown.append(
-            Verdict(row["id"], row["claim"], row["verdict"], mark, kind, row.get("sentence") or "", _details(row))
+    return [
+        Verdict(
+            row["claim"],
+            KINDS.get(row["verdict"], "none"),
+            row["verdict"],
+            row.get("sentence") or "",
+            _details(row),
+            id=row["id"],
         )
-    return shown
+        for row in analysis.get("hypotheses") or []
+    ]
 
 
 def before_and_after(run: RunData) -> list[str]:
