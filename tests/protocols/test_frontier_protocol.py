@@ -18,7 +18,7 @@ SEEDS = [1, 2]
 
 
 def own_recipe(folder, **more):
-    """Two arms, one learning rate, two seeds, two epochs, four updates and eight rows to keep."""
+    """Two arms, a learning rate each, two seeds, two epochs, four updates and eight rows to keep."""
     keep = [{"prompt": f"What is {n} and {n}?", "completion": f"f({n + n})"} for n in range(8)]
     (folder / "keep.jsonl").write_text("".join(json.dumps(row) + "\n" for row in keep))
     recipe = {
@@ -26,7 +26,7 @@ def own_recipe(folder, **more):
         "name": "tiny",
         "seeds": SEEDS,
         "data": {"limit": 4, "keep": str(folder / "keep.jsonl"), "skills": None},
-        "arms": {"sft": {"name": "sft"}, "replay": {"name": "sft", "rehearse": True}},
+        "arms": {"sft": {"name": "sft"}, "replay": {"name": "sft", "rehearse": True, "learning_rates": [0.002]}},
         "learning_rates": [0.003],
         "score_at": [1, 2],
         "training": {"batch_size": 4, "scheduler": "constant", "checkpoint_every": None},
@@ -59,13 +59,13 @@ def test_a_frontier_leaves_what_is_promised(ran):
     folder, shown = ran
     run = folder / "run"
     cells = [row["cell"] for row in read_journal(run / "cells.jsonl").rows]
-    assert cells == ["untrained", *(f"{arm}@0.003/seed-{seed}" for seed in SEEDS for arm in ("sft", "replay"))]
+    assert cells == ["untrained", *(f"{arm}/seed-{seed}" for seed in SEEDS for arm in ("sft@0.003", "replay@0.002"))]
     analysis = json.loads((run / "frontier.json").read_text())
     assert analysis["n"] == {"correction": 4, "locality": 4, "rehearsed": 4} and analysis["kept"] == ["locality"]
     assert len(analysis["points"]) == 2 * 2 * 2
     results = json.loads((run / "results.json").read_text())
     assert {row["method"] for row in results} == {
-        "untrained", *(f"{arm}@0.003x{epoch}" for arm in ("sft", "replay") for epoch in (1, 2))
+        "untrained", *(f"{arm}x{epoch}" for arm in ("sft@0.003", "replay@0.002") for epoch in (1, 2))
     }  # fmt: skip
     assert analysis["answers"][0]["sentence"] in " ".join(shown.split())
     page = (run / "report.html").read_text()
@@ -75,7 +75,7 @@ def test_a_frontier_leaves_what_is_promised(ran):
 def test_rows_that_are_rehearsed_are_others_than_those_that_measure(ran):
     folder, _ = ran
     asked = {task: set() for task in ("locality", "rehearsed")}
-    for task, item, _ in answers(folder / "run", "replay@0.003/seed-1", "epoch-2"):
+    for task, item, _ in answers(folder / "run", "replay@0.002/seed-1", "epoch-2"):
         asked.get(task, set()).add(item)
     assert len(asked["locality"]) == len(asked["rehearsed"]) == 4 and not asked["locality"] & asked["rehearsed"]
     plain = {task for task, _, _ in answers(folder / "run", "sft@0.003/seed-1", "epoch-2")}
@@ -191,6 +191,7 @@ def test_the_built_in_recipe_is_the_promised_grid():
     assert recipe.score_at == [2, 5, 10, 20] and recipe.training.scheduler == "constant"
     assert [arm for arm, how in recipe.arms.items() if how.rehearse] == ["sft-replay"]
     assert recipe.settings_of("sft-stopping", 1e-3).stopping is not None
+    assert recipe.rates_of("dft") == [1e-3, 3e-3, 1e-2] and recipe.rates_of("sft") == [3e-4, 1e-3, 3e-3]
     assert recipe.settings_of("sft", 1e-3).model_dump()["epochs"] == 20
 
 
@@ -206,6 +207,8 @@ def test_the_built_in_recipe_is_the_promised_grid():
         ("against=sfft", "no arm"),
         ("seeds=[1,1]", "twice in seeds"),
         ("learning_rates=[1e-3,0.001]", "twice in learning_rates"),
+        ("arms.replay.learning_rates=[1e-3,0.001]", "twice in arms.replay.learning_rates"),
+        ("arms.replay.learning_rates=[]", "arms.replay.learning_rates"),
         ("levels=[1.5]", "levels"),
         ("score_at=[]", "score_at"),
         ("learning_rates=[-1]", "learning_rates"),

@@ -103,7 +103,7 @@ def render_arm(loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, arm: 
     Raises:
         UserError: too many rows cannot be trained on, or the settings do not fit the model.
     """
-    settings = recipe.settings_of(arm, recipe.learning_rates[0])
+    settings = recipe.settings_of(arm, recipe.rates_of(arm)[0])
     check_settings(loaded.model, settings)
     return render_all(
         loaded.tokenizer,

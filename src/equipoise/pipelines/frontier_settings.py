@@ -21,10 +21,12 @@ class FrontierArm(ObjectiveSettings):
     Attributes:
         rehearse: train on every second row to keep as well; locality is measured on the others, for all arms.
         stopping: a rule that ends each training; the arm is then scored where it ended and nowhere else.
+        learning_rates: instead of those of the grid, for an arm that is at its best with other steps.
     """
 
     rehearse: bool = False
     stopping: StoppingSettings | None = None
+    learning_rates: list[Rate] | None = Field(default=None, min_length=1)
 
     @property
     def objective(self) -> ObjectiveSettings:
@@ -66,7 +68,10 @@ class FrontierRecipe(Section):
         if self.against not in self.arms:
             raise ValueError(f"against: there is no arm {self.against!r}; one of {', '.join(self.arms)}")
         named = {"seeds": self.seeds, "score_at": self.score_at, "levels": self.levels}
-        for field, values in {**named, "learning_rates": [f"{rate:g}" for rate in self.learning_rates]}.items():
+        rates = {"learning_rates": self.learning_rates}
+        rates |= {f"arms.{name}.learning_rates": arm.learning_rates or [] for name, arm in self.arms.items()}
+        named |= {field: [f"{rate:g}" for rate in values] for field, values in rates.items()}
+        for field, values in named.items():
             if len(set(values)) < len(values):
                 raise ValueError(f"a value stands twice in {field}")
         return self
@@ -97,6 +102,10 @@ class FrontierRecipe(Section):
         """Whether any arm does, so that the rows to keep are split for all."""
         return any(arm.rehearse for arm in self.arms.values())
 
+    def rates_of(self, arm: str) -> list[float]:
+        """The learning rates that an arm is trained at."""
+        return self.arms[arm].learning_rates or self.learning_rates
+
     def settings_of(self, arm: str, rate: float) -> TrainSettings:
         """How one training goes."""
         own = {"epochs": max(self.score_at), "learning_rate": rate, "stopping": self.arms[arm].stopping}
@@ -105,6 +114,6 @@ class FrontierRecipe(Section):
     def trainings(self) -> Iterator[tuple[str, float, int]]:
         """Arm, learning rate and seed of each training, by seed first: a grid that is cut off still compares arms."""
         for seed in self.seeds:
-            for rate in self.learning_rates:
-                for arm in self.arms:
+            for arm in self.arms:
+                for rate in self.rates_of(arm):
                     yield arm, rate, seed

@@ -80,7 +80,7 @@ def gather(folder: Path, recipe: FrontierRecipe) -> dict[str, ArmScores]:
     for arm, how in recipe.arms.items():
         read: list[tuple[int | None, str]] = [(epoch, f"epoch-{epoch}") for epoch in sorted(recipe.score_at)]
         read = [(None, "end")] if how.stopping else read
-        settings = [(rate, epoch, name) for rate in recipe.learning_rates for epoch, name in read]
+        settings = [(rate, epoch, name) for rate in recipe.rates_of(arm) for epoch, name in read]
         rows = [[cells[arm, rate, seed] for rate, _, _ in settings] for seed in recipe.seeds]
         answers = [
             [_scores(folder / "cells" / row["cell"], name, recipe) for row, (_, _, name) in zip(by_seed, settings)]

@@ -1,6 +1,5 @@
 """The technical report: finished protocols as one Markdown document with its figures, every sentence from the runs."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from equipoise.protocols.technical_figures import FOLDER, Figures
 from equipoise.protocols.technical_sections import Finished, section
 from equipoise.protocols.wording import count
 from equipoise.report.frontier import read_frontier_run
+from equipoise.report.page import mapping
 from equipoise.report.reading import RunData, open_run, read_run
 from equipoise.report.synthetic_reading import read_synthetic_run
 from equipoise.runs import Run
@@ -104,8 +104,10 @@ def _of(run: RunData) -> str:
     """Say of how many cells, where the recipe tells: the untrained model is one."""
     if run.config.get("pipeline") == "synthetic_rl":
         return ""
-    sizes = [len(run.config.get(name) or [None]) for name in ("arms", "seeds", "learning_rates")]
-    return f"of {math.prod(sizes) + 1} "
+    rates = run.config.get("learning_rates") or [None]
+    arms = mapping(run.config.get("arms")).values() or [{}]
+    settings = sum(len(mapping(arm).get("learning_rates") or rates) for arm in arms)
+    return f"of {settings * len(run.config.get('seeds') or [None]) + 1} "
 
 
 def render(done: Sequence[Finished], figures: Figures) -> str:

@@ -114,6 +114,8 @@ def _beside(arm: Row) -> str:
     notes = ["every second row to keep is trained on"] if arm.get("rehearse") else []
     notes += ["a stopping rule ends it"] if arm.get("stopping") is not None else []
     notes += ["loss divided by the sum of weights"] if arm.get("normalize") == "weights" else []
+    own = ", ".join(f"{rate:g}" for rate in arm.get("learning_rates") or [])
+    notes += [f"learning rates {own}"] if own else []
     return ", ".join(notes) or "–"
 
 
