@@ -15,10 +15,16 @@ def full_run(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("runs") / "full")
 
 
+@pytest.fixture(scope="session")
+def made_small_run(tmp_path_factory):
+    """A small finished run."""
+    return make_run(tmp_path_factory.mktemp("runs") / "small", arms=["sft", "r-eaft"], seeds=[42, 123])
+
+
 @pytest.fixture
-def small_run(tmp_path):
-    """A small finished run that a test may damage."""
-    return make_run(tmp_path / "small", arms=["sft", "r-eaft"], seeds=[42, 123])
+def small_run(made_small_run, tmp_path):
+    """A copy of it that a test may damage."""
+    return shutil.copytree(made_small_run, tmp_path / "small")
 
 
 @pytest.fixture(scope="session")
@@ -27,10 +33,16 @@ def confidence_run(tmp_path_factory):
     return make_confidence_run(tmp_path_factory.mktemp("runs") / "confidence")
 
 
+@pytest.fixture(scope="session")
+def made_sure_run(tmp_path_factory):
+    """A finished run of confidence tokens with one seed."""
+    return make_confidence_run(tmp_path_factory.mktemp("runs") / "sure", seeds=[42], strong=False)
+
+
 @pytest.fixture
-def sure_run(tmp_path):
-    """A finished run of confidence tokens with one seed, which a test may damage."""
-    return make_confidence_run(tmp_path / "sure", seeds=[42], strong=False)
+def sure_run(made_sure_run, tmp_path):
+    """A copy of it that a test may damage."""
+    return shutil.copytree(made_sure_run, tmp_path / "sure")
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +70,13 @@ def instruct_run(tmp_path_factory):
     return make_instruct_run(tmp_path_factory.mktemp("runs") / "instruct")
 
 
+@pytest.fixture(scope="session")
+def made_taught_run(tmp_path_factory):
+    """A finished run of cleaning, SFT and DPO with one seed."""
+    return make_instruct_run(tmp_path_factory.mktemp("runs") / "taught", seeds=[1], n=30)
+
+
 @pytest.fixture
-def taught_run(tmp_path):
-    """A finished run of cleaning, SFT and DPO with one seed, which a test may damage."""
-    return make_instruct_run(tmp_path / "taught", seeds=[1], n=30)
+def taught_run(made_taught_run, tmp_path):
+    """A copy of it that a test may damage."""
+    return shutil.copytree(made_taught_run, tmp_path / "taught")
