@@ -7,7 +7,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,23 @@ PACKAGES = (
 
 NAME = re.compile(r"\w[\w.+-]{0,99}")
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # device names on Windows
+
+
+@contextmanager
+def kept(folder: Path) -> Iterator[None]:
+    """Tell who interrupts the work on a run that nothing is lost; where training was cut off, it has said so already.
+
+    Raises:
+        KeyboardInterrupt: with how to go on as its text, which the command line prints.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if str(stop) or not (folder / "manifest.json").exists():
+            raise
+        raise KeyboardInterrupt(
+            f"interrupted: all that was finished is saved in {folder}; run the same command again to go on from there"
+        ) from None
 
 
 class Run:

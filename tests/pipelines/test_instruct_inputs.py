@@ -246,3 +246,20 @@ def test_the_testing_sheet_says_which_answers_were_right(done):
     assert any(row["exact"] for row in answers)
     sheet = (done / "handed-on" / "TESTING.md").read_text()
     assert "which counted as right" in sheet and "which counted as wrong" in sheet
+
+
+def test_interrupted_while_it_is_measured_it_says_how_to_go_on_and_does(tmp_path, monkeypatch):
+    asked, real = [], instruct._measure
+
+    def interrupted(*args):
+        asked.append(args[-2:])
+        if len(asked) == 2:  # the first measures the untrained model
+            raise KeyboardInterrupt
+        real(*args)
+
+    monkeypatch.setattr(instruct, "_measure", interrupted)
+    recipe = make(tmp_path, SHORT)
+    result = run(recipe, tmp_path / "run", "dpo=null")
+    assert result.exit_code == 130 and f"is saved in {tmp_path / 'run'}; run the same command again" in result.output
+    again = run(recipe, tmp_path / "run", "dpo=null")
+    assert again.exit_code == 0 and [stage for stage, _ in asked] == ["untrained", "sft", "sft"]

@@ -12,7 +12,7 @@ from equipoise.pipelines.frontier_settings import FrontierRecipe
 from equipoise.protocols.frontier_analysis import ArmScores, Row, analyse
 from equipoise.records import Result
 from equipoise.report.build import build_report
-from equipoise.runs import Run
+from equipoise.runs import Run, kept
 
 UNTRAINED = "untrained"
 ANALYSIS = "frontier.json"
@@ -56,8 +56,10 @@ def run_frontier(path: Path, overrides: list[str], out: Path | None) -> Path:
         cohort=recipe.cohort,
         together=together(recipe, data),
     )
-    run_cells(grid, folder, title=recipe.name)
-    show(finish(folder, recipe))
+    with kept(folder):
+        run_cells(grid, folder, title=recipe.name)
+        analysis = finish(folder, recipe)
+    show(analysis)
     say(f"report:  {build_report(folder)}")
     return folder
 

@@ -14,7 +14,7 @@ from equipoise.pipelines.instruct_settings import InstructRecipe
 from equipoise.pipelines.trained import run_of, trained_model
 from equipoise.protocols.wording import estimate
 from equipoise.report.build import build_report
-from equipoise.runs import Run
+from equipoise.runs import Run, kept
 
 # measure: column title, factor, digits
 SHOWN = {
@@ -36,7 +36,8 @@ def run_instruct(path: Path, overrides: list[str], out: Path | None, *, until: s
     folder = out or Run.named(Path("runs"), recipe.name)
     from equipoise.pipelines.instruct import run
 
-    analysis = run(recipe, folder, until=until)
+    with kept(folder):
+        analysis = run(recipe, folder, until=until)
     if analysis is None:
         say(f"run folder: {folder} (`equipoise run` with --out {folder} goes on from here)")
         return folder

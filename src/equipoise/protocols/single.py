@@ -13,7 +13,7 @@ from equipoise.pipelines.frontier_settings import FrontierRecipe
 from equipoise.pipelines.settings import KnowledgeUpdateRecipe, ProtocolRecipe, names_a_folder
 from equipoise.pipelines.trained import run_of, trained_model
 from equipoise.report.build import build_report
-from equipoise.runs import Run
+from equipoise.runs import Run, kept
 
 # The stages that each pipeline can be stopped after.
 STAGES = {"confidence_tokens": ("data",), "synthetic_rl": ("samples", "labels"), "instruct": ("clean", "sft", "dpo")}
@@ -56,7 +56,8 @@ def run_recipe(
     from equipoise.protocols.knowledge import run_protocol
 
     folder = out or Run.named(Path("runs"), settings.name)
-    analysis = run_protocol(settings, folder)
+    with kept(folder):
+        analysis = run_protocol(settings, folder)
     show(analysis)
     page = build_report(folder)
     say(f"report:  {page}\nsummary: {folder / 'SUMMARY.md'}")

@@ -12,7 +12,7 @@ from equipoise.pipelines.synthetic_settings import SyntheticRecipe
 from equipoise.pipelines.trained import trained_model
 from equipoise.protocols.wording import estimate
 from equipoise.report.build import build_report
-from equipoise.runs import Run
+from equipoise.runs import Run, kept
 
 DOMAINS = ("target", "source")
 SHOWN = {"f1": "F1", "precision": "precision", "recall": "recall", "valid": "readable", "non_empty": "not empty"}
@@ -24,7 +24,8 @@ def run_synthetic(path: Path, overrides: list[str], out: Path | None, *, until: 
     folder = out or Run.named(Path("runs"), recipe.name)
     from equipoise.pipelines.synthetic_rl import run
 
-    analysis = run(recipe, folder, until=until)
+    with kept(folder):
+        analysis = run(recipe, folder, until=until)
     if analysis is None:
         say(f"run folder: {folder} (`equipoise run` with --out {folder} goes on from here)")
         return folder
