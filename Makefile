@@ -13,7 +13,7 @@ help:
 	@echo "make soak      the long campaigns: kills, faults, builds"
 	@echo "make docs      build the documentation site"
 	@echo "make bench     the fused head beside its peers"
-	@echo "make protocols all protocols on the testbed, two at a time, and docs/REPORT.md from them (an hour on 2 cores)"
+	@echo "make protocols all protocols on the testbed, two at a time, and docs/REPORT.md from them (48 minutes on 2 cores)"
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Equipoise needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
