@@ -65,7 +65,7 @@ def main() -> None:
     adjusted = dict(zip(named, holm([tests[key].p for key in named])))
     print("\nsoft against sft in phrasings never trained on, points; the interval is over seeds and items")
     for key, (_, (low, high)) in asked.items():
-        said = f"p {tests[key].p:.4f} one-sided, {adjusted[key]:.4f} after Holm" if key in adjusted else "not tested"
+        said = f"p {tests[key].p:.2g} one-sided, {adjusted[key]:.2g} after Holm" if key in adjusted else "not tested"
         print(f"{', '.join(key)}: {100 * tests[key].estimate:+.1f} [{100 * low:.1f}, {100 * high:.1f}]; {said}")
 
 
