@@ -68,7 +68,9 @@ def _device() -> Iterator[Finding]:
         for index in range(torch.cuda.device_count()):
             name, total = torch.cuda.get_device_name(index), torch.cuda.get_device_properties(index).total_memory
             yield Finding(
-                f"cuda:{index}", OK, f"{name}, {total / 2**30:.0f} GiB, bf16 {torch.cuda.is_bf16_supported()}"
+                f"cuda:{index}",
+                OK,
+                f"{name}, {total / 2**30:.0f} GiB, bf16 {torch.cuda.is_bf16_supported(including_emulation=False)}",
             )
     elif torch.backends.mps.is_available():
         yield Finding("mps", OK, "Apple GPU")

@@ -220,6 +220,44 @@ def test_what_a_frontier_cannot_be_is_told(tmp_path, override, said):
     assert said in str(told.value)
 
 
+def test_a_model_is_asked_what_the_frontier_asked_not_what_it_rehearsed(ran, tmp_path):
+    folder, _ = ran
+    cell = folder / "run" / "cells" / "replay@0.002" / "seed-1"
+    asked = CliRunner().invoke(app, ["evaluate", str(cell), "--out", str(tmp_path)], catch_exceptions=False)
+    assert asked.exit_code == 0, asked.output
+    told = [(row["task"], row["item"], row["output"]) for row in read_journal(tmp_path / "predictions.jsonl").rows]
+    assert sorted(told) == sorted(answers(folder / "run", "replay@0.002/seed-1", "epoch-2"))
+
+
+def test_a_learning_rate_at_which_training_diverges_is_left_out_and_named(tmp_path):
+    arms = {"sft": {"name": "sft"}, "wild": {"name": "sft", "learning_rates": [0.003, 1e30]}}
+    wild = {"name": "r-eaft", "learning_rates": [0.001], "params": {"tau": 1.0, "alpha": 1e37, "clamp": 10.0}}
+    recipe = own_recipe(tmp_path, arms=arms | {"lost": wild}, score_at=[8])
+    result = protocol(recipe, tmp_path / "run", "training.batch_size=1")
+    said = " ".join(result.output.split())
+    assert result.exit_code == 0, said
+    assert "wild at a learning rate of 1e+30 is left out: it diverged with seed 1, 2." in said
+    analysis = json.loads((tmp_path / "run" / "frontier.json").read_text())
+    assert list(analysis["arms"]) == ["sft", "wild"] and analysis["arms"]["wild"]["settings"] == 1
+    assert "lost at a learning rate of 0.001" in (tmp_path / "run" / "report.html").read_text()
+    assert protocol(recipe, tmp_path / "run", "training.batch_size=1").exit_code == 0
+
+
+def test_a_reference_that_diverges_everywhere_is_told(tmp_path):
+    recipe = own_recipe(
+        tmp_path, arms={"sft": {"name": "sft", "learning_rates": [1e30]}, "dft": {"name": "dft"}}, seeds=[1]
+    )
+    result = protocol(recipe, tmp_path / "run", "training.batch_size=1", "score_at=[8]")
+    assert result.exit_code == 2 and "sft, which the others are compared with, diverged" in result.output
+
+
+def test_too_few_rows_to_rehearse_and_to_ask_are_told(tmp_path):
+    recipe = own_recipe(tmp_path)
+    (tmp_path / "keep.jsonl").write_text(json.dumps({"prompt": "What is 1?", "completion": "f(1)"}) + "\n")
+    result = protocol(recipe, tmp_path / "run")
+    assert result.exit_code == 2 and "data.keep" in result.output and "at least four" in result.output
+
+
 def test_a_single_update_cannot_be_halved(tmp_path):
     result = CliRunner().invoke(
         app,
@@ -294,6 +332,20 @@ def test_two_methods_that_are_alike_are_seldom_told_apart_and_their_interval_hol
         estimates.append(row["estimate"])
     assert inside >= 27 and told <= 5  # of 30
     assert abs(np.mean(estimates)) < 0.02
+
+
+def test_three_seeds_that_differ_much_have_an_interval_that_holds_the_truth():
+    """Percentiles over three seeds alone hold it in four of five worlds, not in nineteen of twenty."""
+    rng, inside = np.random.default_rng(1), 0
+    for _ in range(60):
+        arms = {}
+        for name in ("sft", "alike"):
+            kept = np.clip(rng.normal(0.6, 0.1, (3, 1, 1)), 0, 1)
+            items = {"correction": np.ones((3, 1, 40)), "locality": (rng.random((3, 1, 290)) < kept).astype(float)}
+            arms[name] = ArmScores([(1e-3, 1)], items, np.ones((3, 1)))
+        row = analysed(arms, seeds=3)["arms"]["alike"]["matched"]["locality"][0]["against"]
+        inside += row["ci"][0] <= 0 <= row["ci"][1]
+    assert inside >= 54
 
 
 def test_an_arm_that_some_seeds_bring_to_the_level_has_no_mean():

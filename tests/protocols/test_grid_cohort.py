@@ -97,15 +97,104 @@ def test_the_whole_grid_as_one_cohort(both, tmp_path):
         assert torch.dist(adapter(tmp_path / "grid", cell), there) < 1e-4 * there.norm()
 
 
-def test_a_cell_that_diverges_does_not_cost_the_others_and_is_an_error(tmp_path):
-    arms = "arms={sft: {name: sft}, wild: {name: r-eaft, params: {tau: 1.0, alpha: 1.0e+37, clamp: 10.0}}}"
-    for _ in range(2):  # the second time it has nothing left to train
-        with pytest.raises(UserError, match="not a finite number"):
-            ran(tmp_path / "run", arms, "training.epochs=30", "training.batch_size=1", seeds="[1]")
-        assert cells(tmp_path / "run") == ["untrained", "sft/seed-1"]
+WILD = "{name: r-eaft, params: {tau: 1.0, alpha: 1.0e+37, clamp: 10.0}}"
 
 
+def test_a_cell_that_diverges_costs_the_others_nothing_and_is_named(tmp_path, capfd):
+    arms = f"arms={{sft: {{name: sft}}, wild: {WILD}}}"
+    for _ in range(2):  # the second time it has nothing left to do
+        analysis = ran(tmp_path / "run", arms, "training.epochs=3", "training.batch_size=1")
+        assert cells(tmp_path / "run") == ["untrained", *(f"{arm}/seed-{n}" for n in (1, 2) for arm in ("sft", "wild"))]
+        assert list(analysis["arms"]) == ["sft"] and analysis["seeds"] == [1, 2]
+        assert "wild/seed-2 is left out: training stopped at step 5" in " ".join(analysis["notes"])
+    assert "not a finite number in 5 steps in a row" in " ".join(capfd.readouterr().err.split())
+
+
+@pytest.mark.parametrize("cohort", ["seed", "off"])
+def test_where_every_training_diverges_it_is_an_error(tmp_path, cohort):
+    for _ in range(2):
+        with pytest.raises(UserError, match="not a finite number") as told:
+            ran(
+                tmp_path / "run",
+                f"arms={{wild: {WILD}, other: {WILD.replace('10.0', '20.0')}}}",
+                f"cohort={cohort}",
+                "training.epochs=3",
+                "training.batch_size=1",
+                seeds="[1]",
+            )
+        assert "lower the learning rate" in told.value.fix and "wild" in told.value.where
+
+
+def test_a_signal_in_the_last_step_of_a_cohort_is_heard(tmp_path):
+    import os
+    import signal
+
+    from equipoise.training.cohort_member import Member
+    from equipoise.training.interrupts import Interrupted
+
+    real = Member.log
+
+    def log(self, row):
+        if row["step"] == self.steps and self.run.name == "sft/seed-1":
+            os.kill(os.getpid(), signal.SIGINT)
+        real(self, row)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Member, "log", log)
+        with pytest.raises(Interrupted):
+            ran(tmp_path / "run", "training.epochs=1", "training.batch_size=4")
+    assert cells(tmp_path / "run") == ["untrained"]
+    ran(tmp_path / "run", "training.epochs=1", "training.batch_size=4")
+    assert len(cells(tmp_path / "run")) == 7
+
+
+def test_the_order_of_the_arms_may_change_between_two_calls(both, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(both[0], tmp_path / "run")
+    rows = (folder / "cells.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "cells.jsonl").write_bytes(b"".join(rows[:1]))
+    arms = "arms={recent: {name: r-eaft-recent}, r-eaft: {name: r-eaft, params: {tau: 1.0}}, sft: {name: sft}}"
+    ran(folder, arms, "cohort=seed", "evaluation.weights_every=1")
+    assert sorted(cells(folder)) == sorted(cells(both[0]))
+    for cell in cells(both[0])[1:]:
+        name = f"cells/{cell}/predictions.jsonl"
+        assert (folder / name).read_bytes() == (both[0] / name).read_bytes()
+
+
+def test_weights_are_followed_by_the_epochs_of_the_rows_that_train(tmp_path):
+    """Of nine rows one is too long, so that two steps are an epoch and not three."""
+    rows = [{"prompt": f"What is {n}?", "completion": "f(x)"} for n in range(8)]
+    rows.append({"prompt": "What? " * 80, "completion": "g(x)"})
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    few = [
+        f"data.updates={tmp_path}/rows.jsonl",
+        "data.limit=null",
+        "training.max_bad_share=0.5",
+        "training.max_length=64",
+        "training.batch_size=4",
+    ]
+    ran(tmp_path / "run", "arms={sft: {name: sft}}", *few, "evaluation.weights_every=1", seeds="[1]")
+    book = read_journal(tmp_path / "run" / "cells" / "sft" / "seed-1" / "validation.jsonl").rows
+    assert [row["step"] for row in book] == [2, 4] and all("updates_weight" in row for row in book)
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings:UserWarning")  # PEFT rightly says so to the user
 def test_what_cannot_share_is_trained_one_by_one_and_says_why(tmp_path, capfd):
-    ran(tmp_path / "run", "training.lora=null", "data.limit=1", "training.epochs=1", seeds="[1]")
-    assert "one by one: a cohort trains adapters" in " ".join(capfd.readouterr().err.split())
-    assert len(cells(tmp_path / "run")) == 4 and not (tmp_path / "run" / "cohorts").exists()
+    tables = "training.lora={r: 4, target_modules: [embed_tokens, q_proj]}"
+    for change, why in (
+        ("training.lora=null", "a cohort trains adapters"),
+        (tables, "is no plain LoRA on a linear layer"),
+    ):
+        folder = tmp_path / change[14:18]
+        ran(
+            folder,
+            change,
+            "data.limit=1",
+            "training.epochs=1",
+            "arms={sft: {name: sft}, dft: {name: dft}}",
+            seeds="[1]",
+        )
+        said = " ".join(capfd.readouterr().err.split())
+        assert "trained one by one" in said and why in said
+        assert len(cells(folder)) == 3 and not (folder / "cohorts").exists()

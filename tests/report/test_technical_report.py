@@ -191,6 +191,11 @@ def test_two_runs_of_one_kind_stand_beside_each_other(runs, tmp_path):
     assert (tmp_path / "images" / "report-a-2-plane.svg").is_file()
 
 
+def test_a_run_that_is_named_twice_is_one(runs, tmp_path):
+    text = write_report([runs[0] / "a", runs[0] / "a" / ".." / "a"], tmp_path / "REPORT.md").read_text(encoding="utf-8")
+    assert "correction (1)" not in text
+
+
 def test_what_is_no_finished_protocol_is_told(runs, tmp_path):
     def told(path):
         result = CliRunner().invoke(app, ["protocol", "report", str(path), "--out", str(tmp_path / "REPORT.md")])

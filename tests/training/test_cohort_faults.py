@@ -57,7 +57,7 @@ def test_a_run_that_diverges_leaves_with_an_error_and_touches_nobody(tmp_path):
     together = train_cohort(loaded(), [runs[0], broken, runs[2]], folder=tmp_path / "with")
     without = train_cohort(loaded(), [runs[0], runs[2]], folder=tmp_path / "without")
     assert [out.error is None for out in together] == [True, False, True]
-    assert "not a finite number in 5 in a row" in str(together[1].error)
+    assert "not a finite number in 5 steps in a row" in str(together[1].error)
     assert not together[1].final.exists() and together[1].steps < 18
     skipped = read_journal(tmp_path / "with" / broken.name / "anomalies.jsonl").rows
     assert [row["step"] for row in skipped] == together[1].anomalies and len(skipped[0]["rows"]) == 2

@@ -53,6 +53,21 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_resume(tmp_path, numbe
         assert torch.equal(a, b), name
 
 
+def test_a_signal_in_the_last_step_is_heard_and_costs_no_training(tmp_path):
+    def interrupt(row):
+        if row["step"] == 12:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="stopped after step 12"):
+        run(tmp_path / "cut", interrupt)
+    assert (tmp_path / "cut" / "final").is_dir()
+    seen = []
+    again, whole = run(tmp_path / "cut", seen.append), run(tmp_path / "whole")
+    assert seen == [] and again.steps == whole.steps == 12
+    for (name, a), (_, b) in zip(again.model.named_parameters(), whole.model.named_parameters()):
+        assert torch.equal(a, b), name
+
+
 def test_a_second_signal_is_not_held_back():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     try:

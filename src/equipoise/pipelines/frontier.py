@@ -52,6 +52,12 @@ def load_frontier_data(recipe: FrontierRecipe) -> FrontierData:
         UserError: a source cannot be read, or there is too little to choose a setting on one half and report the other.
     """
     known = load_data(recipe.data)
+    if recipe.rehearses and len(known.keep) < 4:
+        raise UserError(
+            f"{len(known.keep)} rows to keep: every second is rehearsed, and the others are cut in two halves again",
+            where="data.keep",
+            fix="give at least four, or let no arm rehearse",
+        )
     rehearsed = known.keep[::2] if recipe.rehearses else []
     known = replace(known, keep=known.keep[1::2] if recipe.rehearses else known.keep)
     for field, rows in (("updates", known.updates), ("keep", known.keep), ("skills", known.skills)):
@@ -59,7 +65,7 @@ def load_frontier_data(recipe: FrontierRecipe) -> FrontierData:
             raise UserError(
                 f"{len(rows)} row of {field} to score: a setting is chosen on one half and reported on the other",
                 where=f"data.{field}",
-                fix="give at least two (four of keep where an arm rehearses)",
+                fix="give at least two",
             )
     if not known.keep and not known.skills:
         raise UserError("there is nothing to keep", where="data.keep", fix="give data.keep or data.skills")

@@ -180,7 +180,7 @@ def weight_trace(
     every, weights = recipe.evaluation.weights_every, weighting(objective.name, **objective.params)
     if every is None or weights.top_k or weights.recent is not None:
         return None
-    due = every * step_count(recipe, data) // recipe.training.epochs
+    due = every * steps_of_an_epoch(len(check_training(loaded, recipe, data).rows), recipe.training)
     kinds = {"updates": data.updates, "keep": data.keep} if recipe.data.rehearse else {"updates": data.updates}
 
     def trace(model: Any, step: int) -> dict[str, float]:

@@ -62,6 +62,14 @@ class KnowledgeUpdateRecipe(Section):
     training: TrainSettings = TrainSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
+    @model_validator(mode="after")
+    def _check_trace(self) -> Self:
+        if self.evaluation.weights_every is not None and self.training.packing:
+            raise ValueError(
+                "evaluation.weights_every: with packing, epochs do not end at a step that is known beforehand"
+            )
+        return self
+
 
 class ProtocolRecipe(KnowledgeUpdateRecipe):
     """A grid of runs: every arm is an objective, every seed drives initialisation and data order.

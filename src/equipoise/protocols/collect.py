@@ -15,9 +15,16 @@ from equipoise.records import Prediction, Result
 UNTRAINED = "untrained"
 
 
-def finish(folder: Path, *, protocol: str | None, margin: float, tau: float | None) -> dict[str, Any]:
-    """Gather every finished cell of `folder` into results, tokens, analysis and `SUMMARY.md`; return the analysis."""
-    rows = read_journal(folder / "cells.jsonl").rows
+def finish(
+    folder: Path, *, protocol: str | None, margin: float, tau: float | None, rehearsed: bool = False
+) -> dict[str, Any]:
+    """Gather every finished cell of `folder` into results, tokens, analysis and `SUMMARY.md`; return the analysis.
+
+    Args:
+        rehearsed: whether the rows that locality is measured on were trained on too, which is then noted.
+    """
+    journalled = read_journal(folder / "cells.jsonl").rows
+    rows = [row for row in journalled if "failed" not in row]
     cells = [row["cell"] for row in rows]
     results = [Result(**row) for cell in cells for row in _read(folder, cell, "results.json")]
     predictions = [Prediction(**row) for cell in cells for row in _rows(folder, cell, "predictions.jsonl")]
@@ -31,6 +38,9 @@ def finish(folder: Path, *, protocol: str | None, margin: float, tau: float | No
     if any(row["knowledge"] for row in probes):
         write_json(folder / "detection.json", detection(probes, tau_in_use=tau, vocab_size=rows[0]["vocab_size"]))
     analysis = analyze(results, protocol=protocol, margin=margin, predictions=predictions)
+    notes = [f"{row['cell']} is left out: {row['failed']}." for row in journalled if "failed" in row]
+    notes += ["locality: asked of rows that were trained on too, so it says nothing of others."] if rehearsed else []
+    analysis["notes"] = [*notes, *analysis["notes"]]
     write_json(folder / "analysis.json", analysis)
     write_atomic(folder / "SUMMARY.md", summary(analysis))
     return analysis

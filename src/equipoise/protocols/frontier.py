@@ -1,5 +1,6 @@
 """The frontier: every arm at every learning rate, scored along the way; run, gathered, analysed, shown."""
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from equipoise.config import dump_yaml, resolve
 from equipoise.console import say, table
+from equipoise.errors import UserError
 from equipoise.journal import read_journal, write_json
 from equipoise.pipelines.frontier_settings import FrontierRecipe
 from equipoise.protocols.frontier_analysis import ArmScores, Row, analyse
@@ -66,23 +68,36 @@ def run_frontier(path: Path, overrides: list[str], out: Path | None) -> Path:
 
 def finish(folder: Path, recipe: FrontierRecipe) -> Row:
     """Gather the finished cells of `folder` into `results.json` and `frontier.json`; return the analysis."""
-    scores = gather(folder, recipe)
+    scores, notes = gather(folder, recipe), _left_out(folder)
+    if recipe.against not in scores:
+        raise UserError(
+            f"{recipe.against}, which the others are compared with, diverged at every learning rate",
+            where=str(folder),
+            fix="start with lower learning_rates in a new folder",
+        )
     before = {task: float(values.mean()) for task, values in _before(folder, recipe).items()}
     analysis = analyse(scores, seeds=recipe.seeds, against=recipe.against, levels=recipe.levels, untrained=before)
+    analysis["notes"] = notes
     write_json(folder / "results.json", [row.model_dump() for row in flat(analysis)])
     write_json(folder / ANALYSIS, analysis)
     return analysis
 
 
 def gather(folder: Path, recipe: FrontierRecipe) -> dict[str, ArmScores]:
-    """Read what every arm's trainings answered, seeds and settings in the recipe's order."""
+    """Read what every arm's trainings answered, seeds and settings in the recipe's order.
+
+    A learning rate at which a seed diverged is no setting of its arm; an arm without any is left out.
+    """
     done = read_journal(folder / "cells.jsonl").rows
     cells = {(row["arm"], row.get("learning_rate"), row["seed"]): row for row in done}
     found = {}
     for arm, how in recipe.arms.items():
         read: list[tuple[int | None, str]] = [(epoch, f"epoch-{epoch}") for epoch in sorted(recipe.score_at)]
         read = [(None, "end")] if how.stopping else read
-        settings = [(rate, epoch, name) for rate in recipe.rates_of(arm) for epoch, name in read]
+        held = [r for r in recipe.rates_of(arm) if not any("failed" in cells[arm, r, seed] for seed in recipe.seeds)]
+        if not held:
+            continue
+        settings = [(rate, epoch, name) for rate in held for epoch, name in read]
         rows = [[cells[arm, rate, seed] for rate, _, _ in settings] for seed in recipe.seeds]
         answers = [
             [_scores(folder / "cells" / row["cell"], name, recipe) for row, (_, _, name) in zip(by_seed, settings)]
@@ -95,6 +110,18 @@ def gather(folder: Path, recipe: FrontierRecipe) -> dict[str, ArmScores]:
             epochs=np.array([[row["epochs"][name] for row, (_, _, name) in zip(r, settings)] for r in rows]),
         )
     return found
+
+
+def _left_out(folder: Path) -> list[str]:
+    """Say which settings diverged."""
+    failed = defaultdict(list)
+    for row in read_journal(folder / "cells.jsonl").rows:
+        if "failed" in row:
+            failed[row["arm"], row["learning_rate"]].append(str(row["seed"]))
+    return [
+        f"{arm} at a learning rate of {rate:g} is left out: it diverged with seed {', '.join(seeds)}."
+        for (arm, rate), seeds in failed.items()
+    ]
 
 
 def _before(folder: Path, recipe: FrontierRecipe) -> dict[str, Any]:
@@ -135,6 +162,8 @@ def show(analysis: Row) -> None:
         table(f"{task} kept, in % (untrained: {100 * before:.1f})", columns, rows)
     for answer in analysis["answers"]:
         say(answer["sentence"])
+    for note in analysis["notes"]:
+        say(note)
 
 
 def _cell(row: Row, seeds: int) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from equipoise.metrics.frontier import half_shares, halvings, hypervolume, matched, pareto_front
 from equipoise.metrics.resampling import weights
-from equipoise.metrics.statistics import compare, holm
+from equipoise.metrics.statistics import compare, holm, mean_interval
 
 SCHEMA_VERSION = 1
 KEPT = ("locality", "retention")
@@ -58,9 +58,10 @@ def analyse(
     """Analyse the scores of a frontier.
 
     Returns:
-        What `frontier.json` holds. Intervals are 95% percentiles over `resamples` in which seeds and items were drawn
-        anew, the same for all arms. Differences to `against` are paired by seed and item; their tests are paired t over
-        seeds, adjusted by Holm's method over the arms.
+        What `frontier.json` holds. Differences to `against` are paired by seed and item; their tests are paired t over
+        seeds, adjusted by Holm's method over the arms. 95% intervals reach as far as the percentiles over `resamples`,
+        in which seeds and items were drawn anew, the same for all arms, and as Student's t over the seeds: percentiles
+        of a few seeds are too narrow where seeds differ more than items do.
     """
     n = {task: scores.shape[-1] for arm in arms.values() for task, scores in arm.items.items()}
     kept = [task for task in KEPT if task in n]
@@ -132,7 +133,7 @@ def _compared(by_arm: Mapping[str, dict[str, Floats]], against: str, drawn_seeds
         row: Row = {"reached": int(reached.sum()), "values": [_number(v) for v in values[0]], "against": None}
         row |= {"mean": None, "ci": None}
         if reached.all():
-            row["mean"], row["ci"] = _interval(values, drawn_seeds)
+            row["mean"], row["ci"] = _interval(values, drawn_seeds, (0.0, 1.0))
             row |= {key: float(x[0].mean()) for key, x in found.items() if key == "corrected"}
             if arm != against and not np.isnan(base[0]).any():
                 row["against"] = _difference(values, base, drawn_seeds)
@@ -144,22 +145,23 @@ def _compared(by_arm: Mapping[str, dict[str, Floats]], against: str, drawn_seeds
 
 
 def _difference(a: Floats, b: Floats, drawn_seeds: Floats) -> Row:
-    estimate, ci = _interval(a - b, drawn_seeds)
+    estimate, ci = _interval(a - b, drawn_seeds, (-1.0, 1.0))
     if a.shape[1] < 2:
         return {"estimate": estimate, "ci": ci, "t": None, "p": None, "note": "one seed has no test"}
     test = compare(a[0], b[0])
     return {"estimate": estimate, "ci": ci, "t": test.t, "p": test.p, "note": test.note}
 
 
-def _interval(values: Floats, drawn_seeds: Floats) -> tuple[float, list[float] | None]:
-    """The mean over seeds with its interval over resamples; a resample leaves out a seed that has no value in it."""
+def _interval(values: Floats, drawn_seeds: Floats, bounds: tuple[float, float]) -> tuple[float, list[float] | None]:
+    """The mean over seeds with its interval; a resample leaves out a seed that has no value in it."""
     counts = np.where(np.isnan(values), 0.0, drawn_seeds)
     with np.errstate(invalid="ignore"):
         means = (np.nan_to_num(values) * counts).sum(axis=1) / counts.sum(axis=1)
     drawn = means[1:][~np.isnan(means[1:])]
     if not drawn.size or np.ptp(drawn) == 0:
         return float(means[0]), None
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    ends = [*np.percentile(drawn, [2.5, 97.5]), *(mean_interval(values[0]).ci or ())]
+    low, high = np.clip((min(ends), max(ends)), *bounds)
     return float(means[0]), [float(low), float(high)]
 
 

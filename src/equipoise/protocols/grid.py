@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from equipoise.console import progress, say
+from equipoise.console import progress, say, warn
 from equipoise.errors import UserError
 from equipoise.journal import Journal
 from equipoise.models.loading import Loaded, load_model
@@ -21,8 +21,8 @@ from equipoise.pipelines.knowledge_cohort import Validate
 from equipoise.pipelines.knowledge_update import UNTRAINED
 from equipoise.pipelines.settings import CohortOf
 from equipoise.runs import Run
-from equipoise.training.cohort import CohortRun, RunResult, train_cohort
-from equipoise.training.cohort_checks import check_model, check_runs
+from equipoise.training.anomalies import DOCS, FIX, Diverged
+from equipoise.training.cohort import CohortRun, RunResult, check_cohort, train_cohort
 from equipoise.training.settings import ObjectiveSettings
 
 OnStep = Callable[[dict[str, Any]], None]
@@ -94,8 +94,10 @@ def check_arms(arms: Mapping[str, ObjectiveSettings]) -> None:
 def run_cells(grid: Grid, folder: Path, *, title: str) -> None:
     """Do the cells that `cells.jsonl` in `folder` does not hold yet.
 
+    A cell whose training diverges is noted there with why it `failed`, and costs the others nothing.
+
     Raises:
-        UserError: the folder holds another recipe or other data, or an input is at fault.
+        UserError: the folder holds another recipe or other data, an input is at fault, or every training diverged.
     """
     # A model that cannot be loaded must not leave a folder that holds "another run" once the mistake is mended.
     loaded = None if (folder / "manifest.json").exists() else load_model(grid.model)
@@ -120,6 +122,21 @@ def run_cells(grid: Grid, folder: Path, *, title: str) -> None:
                     for cell in mine:
                         keep = cell is not todo[-1]  # the last one needs no copy: a single run holds its weights once
                         journal.append(_done(cell, loaded, grid, folder / "cells" / cell.name, bar, keep_base=keep))
+        _tell_failed(journal.rows, folder)
+
+
+def _tell_failed(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    failed = [row for row in rows if "failed" in row]
+    if failed and len(failed) == sum(row["arm"] != UNTRAINED for row in rows):
+        row = failed[0]
+        raise UserError(
+            row["failed"],
+            where=str(folder / "cells" / row["cell"]),
+            fix=f"{FIX}; then start in a new folder",
+            docs=DOCS,
+        )
+    for row in failed:
+        warn(f"{row['cell']} is left out: {row['failed']}")
 
 
 def cohorts(grid: Grid, loaded: Loaded) -> Iterator[list[Cell]]:
@@ -132,8 +149,7 @@ def cohorts(grid: Grid, loaded: Loaded) -> Iterator[list[Cell]]:
     together = grid.cohort != "off"
     if together and len(trained) > 1:
         try:
-            check_runs([grid.together.run(cell, loaded) for cell in trained])
-            check_model(loaded.model)
+            check_cohort(loaded, [grid.together.run(cell, loaded) for cell in trained])
         except UserError as error:
             together = False
             say(f"the cells are trained one by one: {error.what}")
@@ -149,18 +165,17 @@ def _done(cell: Cell, loaded: Loaded, grid: Grid, folder: Path, bar: Any, *, kee
     """Do a cell by itself and return its row of the journal."""
     started = time.perf_counter()
     watch = _Watch(cell, folder, bar, cell.name)
-    notes = grid.work(cell, loaded, folder, watch, keep_base)
+    try:
+        notes = grid.work(cell, loaded, folder, watch, keep_base)
+    except Diverged as error:
+        return watch.failed(error, grid, time.perf_counter() - started)
     return watch.row(notes, grid, loaded, time.perf_counter() - started)
 
 
 def _do_together(
     group: Sequence[Cell], todo: Sequence[Cell], loaded: Loaded, grid: Grid, folder: Path, bar: Any, journal: Journal
 ) -> None:
-    """Train a group as one cohort, then score and journal those of it that were not; all of it goes on where it was.
-
-    Raises:
-        UserError: a cell ended for a reason of its own; the others are done by then.
-    """
+    """Train a group as one cohort, then score and journal those of it that were not; all of it goes on where it was."""
     place, name = folder / "cells", f"seed-{group[0].seed}" if grid.cohort == "seed" else "grid"
     watches = {cell.name: _Watch(cell, place / cell.name, bar, f"{len(group)} cells of {name}") for cell in todo}
     results = train_cohort(
@@ -182,9 +197,11 @@ def _do_together(
             watches[cell.name].row(row, grid, loaded, result.seconds + each)
             for (cell, result), row in zip(trained, notes)
         )
-    for result in results:
-        if result.error is not None:
-            raise result.error
+    journal.extend(
+        watches[cell.name].failed(result.error, grid, result.seconds)
+        for cell, result in zip(group, results)
+        if cell in todo and result.error is not None
+    )
 
 
 class _Watch:
@@ -206,9 +223,17 @@ class _Watch:
         self.bar.advance(grid.steps(self.cell) - self.seen, note=self.note)
         self.log(f"scored {notes['scored']} answers; {seconds:.1f} s in all")
         vocab = loaded.model.get_output_embeddings().weight.shape[0]
+        return self._named() | notes | {"seconds": round(seconds, 3), "vocab_size": vocab}
+
+    def failed(self, error: UserError, grid: Grid, seconds: float) -> dict[str, Any]:
+        """The row of a cell that diverged."""
+        self.bar.advance(grid.steps(self.cell) - self.seen, note=self.note)
+        self.log(error.what)
+        return self._named() | {"failed": error.what, "seconds": round(seconds, 3)}
+
+    def _named(self) -> dict[str, Any]:
         named = {"cell": self.cell.name, "arm": self.cell.arm, "seed": self.cell.seed}
-        named |= {} if self.cell.rate is None else {"learning_rate": self.cell.rate}
-        return named | notes | {"seconds": round(seconds, 3), "vocab_size": vocab}
+        return named if self.cell.rate is None else named | {"learning_rate": self.cell.rate}
 
 
 class CellLog:

@@ -36,6 +36,7 @@ def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
         protocol=recipe.protocol,
         margin=recipe.evaluation.margin,
         tau=shock_threshold(recipe),
+        rehearsed=recipe.data.rehearse,
     )
 
 

@@ -158,11 +158,16 @@ def evaluate_model(model: str, recipe: str | None, overrides: list[str], out: Pa
     options = settings.evaluation
     from equipoise.evaluation.knowledge import evaluate, summarise
     from equipoise.models.loading import load_model
+    from equipoise.pipelines.frontier import load_frontier_data
     from equipoise.pipelines.knowledge_update import load_data, tasks
 
+    if isinstance(settings, FrontierRecipe):  # rows that an arm rehearsed are no measure of what it keeps
+        asked = load_frontier_data(settings).tasks(rehearsed=settings.rehearses)
+    else:
+        asked = tasks(load_data(settings.data))
     predictions = evaluate(
         load_model(target),
-        tasks(load_data(settings.data)),
+        asked,
         method=Path(model).name,
         seed=settings.seed,
         scorer=options.scorer,

@@ -54,7 +54,8 @@ def read_finished(folders: Sequence[Path]) -> list[Finished]:
     Raises:
         UserError: a folder holds no protocol, or one that is not finished.
     """
-    kinds = sorted(((_kind(path), path) for path in folders), key=lambda one: (ORDER.index(one[0]), _identity(one[1])))
+    once = {Path(path).resolve(): path for path in folders}.values()
+    kinds = sorted(((_kind(path), path) for path in once), key=lambda one: (ORDER.index(one[0]), _identity(one[1])))
     several, seen = Counter(kind for kind, _ in kinds), Counter[str]()
     done = []
     for kind, path in kinds:

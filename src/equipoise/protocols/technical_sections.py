@@ -157,6 +157,7 @@ def _frontier(done: Finished, found: FrontierRun, figures: Figures) -> list[str]
         *_setup(done, list(analysis["arms"])),
         "### Answers",
         bullets(f"**{row['task']}:** {row['sentence']}" for row in analysis["answers"]),
+        *([bullets(analysis["notes"])] if analysis.get("notes") else []),
         "### What is kept at matched correction",
     ]
     seeds, head = (
@@ -175,7 +176,8 @@ def _frontier(done: Finished, found: FrontierRun, figures: Figures) -> list[str]
             ),
         ]
     parts += [
-        "Intervals are 95%, over seeds and items drawn anew; in round brackets what the chosen settings correct on "
+        "Intervals are 95%, as wide as those over seeds and items drawn anew and as those of Student's t over seeds; "
+        "in round brackets what the chosen settings correct on "
         "average. Differences are paired; p is Holm-adjusted over the arms. An arm has a number only where every seed "
         "reaches the level. Hypervolume is the area under an arm's front; it grows with the number of settings.",
         drawn.fronts(figures, done.key, found),

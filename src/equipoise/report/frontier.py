@@ -51,6 +51,7 @@ def render(found: FrontierRun, glyphs: Mapping[str, str]) -> str:
         glyphs=glyphs,
         words=TASK_WORDS,
         against=analysis.get("against", ""),
+        notes=[str(note) for note in sequence(analysis.get("notes"))],
         rehearses=any(mapping(arm).get("rehearse") for arm in mapping(run.config.get("arms")).values()),
         stops=any(mapping(arm).get("stopping") is not None for arm in mapping(run.config.get("arms")).values()),
         answers=part(run, ANALYSIS, lambda: [_answer(row) for row in analysis["answers"]]),

@@ -8,9 +8,15 @@ from typing import Any
 
 from equipoise.errors import UserError
 
+FIX = "lower the learning rate, use bf16 or fp32, and look at the rows named in anomalies.jsonl"
+DOCS = "docs/troubleshooting.md#nan"
 IN_A_ROW = 5
 SHARE = 0.01
 MINIMUM = 5  # below this many, a share of a short run says nothing
+
+
+class Diverged(UserError):
+    """Training met too many steps whose loss or gradient is not finite; with the same settings it would again."""
 
 
 @dataclass
@@ -28,7 +34,7 @@ class Anomalies:
         """Record a skipped step.
 
         Raises:
-            UserError: five steps in a row, or more than 1% of the steps (and at least five), were skipped.
+            Diverged: five steps in a row, or more than 1% of the steps (and at least five), were skipped.
         """
         if not any(row["step"] == step for row in self.journal.rows):  # a resumed run meets the same step again
             self.journal.append(
@@ -38,13 +44,12 @@ class Anomalies:
         run = self.steps[-IN_A_ROW:]
         in_a_row = len(run) == IN_A_ROW and run == list(range(step - IN_A_ROW + 1, step + 1))
         if in_a_row or (len(self.steps) >= MINIMUM and len(self.steps) > SHARE * step):
-            kind = f"{IN_A_ROW} in a row" if in_a_row else f"{len(self.steps)} of {step}"
-            raise UserError(
-                f"training stopped at step {step}: the loss or gradient was not a finite number in {kind} steps",
+            kind = f"{IN_A_ROW} steps in a row" if in_a_row else f"{len(self.steps)} of {step} steps"
+            raise Diverged(
+                f"training stopped at step {step}: the loss or gradient was not a finite number in {kind}",
                 where=f"{getattr(self.journal, 'path', 'anomalies.jsonl')}",
-                fix="lower training.learning_rate, use bf16 or fp32, and look at the rows named there; "
-                "the last good checkpoint is kept",
-                docs="docs/troubleshooting.md#nan",
+                fix=FIX,
+                docs=DOCS,
             )
 
 

@@ -28,7 +28,7 @@ def pick_precision(model: Any, settings: CommonSettings) -> str:
     if wanted == "auto":
         if device != "cuda":
             return "fp32"
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if wanted == "fp16" and device == "cpu":
         raise UserError(
             "training in fp16 needs a GPU",

@@ -21,7 +21,7 @@ from equipoise.models.loading import Loaded
 from equipoise.models.lora_stack import LoraStack, parameters_of, slots
 from equipoise.training import checkpoints
 from equipoise.training.assembly import check_settings, lora_config, pick_precision
-from equipoise.training.cohort_checks import check_model, check_runs, names_in, runs_that_fit
+from equipoise.training.cohort_checks import ONE_BY_ONE, check_model, check_runs, names_in, runs_that_fit
 from equipoise.training.cohort_loop import Cohort, Validate
 from equipoise.training.cohort_member import CohortRun, Member, RunResult
 from equipoise.training.interrupts import StopRequest
@@ -62,17 +62,9 @@ def train_cohort(
         UserError: runs that cannot share, data and model that do not go together, or another run's folder.
         Interrupted: SIGINT or SIGTERM; the step was finished and saved.
     """
-    check_runs(runs)
-    check_model(loaded.model)
+    precision = check_cohort(loaded, runs)
     settings, folder = runs[0].settings, Path(folder)
     places = Path(checkpoints_in or folder / "cohorts")
-    precision = pick_precision(loaded.model, settings)
-    if precision == "fp16":
-        raise UserError(
-            "this GPU has no bf16, and fp16 needs a loss scale, which the runs would share",
-            where="training.precision",
-            fix="set it to fp32",
-        )
     verify(loaded.model, HeadFormula.of(loaded.model), loaded.model.forward)
     base = base_note(loaded.model, loaded.name)
     data: dict[str, Formatted] = {}
@@ -96,12 +88,33 @@ def train_cohort(
     return [results[run.name] for run in runs]
 
 
+def check_cohort(loaded: Loaded, runs: Sequence[CohortRun]) -> str:
+    """Check that these runs can be trained together on this model; return the precision, `fp32` or `bf16`.
+
+    Raises:
+        UserError: what stands in the way.
+    """
+    check_runs(runs)
+    check_model(loaded.model)
+    check_settings(loaded.model, runs[0].settings)
+    precision = pick_precision(loaded.model, runs[0].settings)
+    if precision == "fp16":
+        raise UserError(
+            "this GPU has no bf16, and fp16 needs a loss scale, which the runs would share",
+            where="training.precision",
+            fix=f"set it to fp32, or {ONE_BY_ONE}",
+        )
+    with quiet_training(), frozen(loaded.model):
+        parameters_of_new(loaded, runs[0])  # refuses what is no plain LoRA on linear layers
+    return precision
+
+
 def _plan(places: Path, names: list[str], fit: int) -> list[list[str]]:
     """Which runs are trained together: noted at the start, for a resume may find more or less memory free."""
     path = places / "plan.json"
     if path.exists():
         plan = json.loads(path.read_text(encoding="utf-8"))
-        if names_in(plan) != names:
+        if sorted(names_in(plan)) != sorted(names):
             raise UserError(
                 "this folder holds another cohort, of other runs",
                 where=str(path),

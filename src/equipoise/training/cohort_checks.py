@@ -137,7 +137,8 @@ def runs_that_fit(
 
 def _free(device: torch.device) -> float:
     if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # for the next who asks
+        return float(torch.cuda.mem_get_info(device)[0] + held)
     import psutil
 
     return float(psutil.virtual_memory().available)

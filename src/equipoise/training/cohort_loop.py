@@ -86,7 +86,7 @@ class Cohort:
             self._let_go(ended)
             if due or stop.requested or not self.members:
                 self._save()
-            if stop.requested and self.members:
+            if stop.requested:
                 raise Interrupted(stop.requested, self.step, self.places.parent)
         return [self.results[name] for name in self.everyone]
 
@@ -174,7 +174,7 @@ class Cohort:
             found = self.validate(self.stack, [member.run.name for member in self.members], self.step)
         self.stack.model.train()
         restore_rng(before)
-        for member in (member for member in due if member.run.name in found):
+        for member in (member for member in due if found.get(member.run.name)):
             row = {name: json_number(value) for name, value in found[member.run.name].items()}
             with journal.Journal(member.folder / "validation.jsonl", key=lambda kept: kept["step"]) as book:
                 if not book.rows or book.rows[-1]["step"] < self.step:

@@ -70,6 +70,12 @@ class Durable:
         if self.args.should_save:
             checkpoints.prune(folder, self.hooks.keep_checkpoints)
 
+    def save_end(self: Any) -> None:
+        """Save after the last step too, where a signal came in it: else the same call would train again."""
+        newest = checkpoints.newest(self.hooks.checkpoints)
+        if newest is None or checkpoints.step_of(newest) != self.state.global_step:
+            self._save_checkpoint(self.model, None)
+
     def _write_state(self, aside: Path) -> None:
         """Write what else this trainer wants back after a resume."""
 

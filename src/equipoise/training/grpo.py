@@ -118,13 +118,17 @@ def train_grpo(
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
         trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
         steps = trainer.state.global_step
-        if stop.requested and steps < trainer.state.max_steps and trainer.stopped is None:
+        ended = steps == trainer.state.max_steps or trainer.stopped is not None
+        if stop.requested and not ended:
             raise Interrupted(stop.requested, steps, folder)
         best = next((folder / name for name in hooks.keep_best if (folder / name).is_dir()), None)
         if trainer.collapsed and best is not None:
             checkpoints.load_weights(trained, best)
             say(f"the model of {best} is kept, from before the collapse")
         write_model(loaded, base, trained, folder / "final")
+        if stop.requested:
+            trainer.save_end()
+            raise Interrupted(stop.requested, steps, folder)
         summary = _summary(hooks, trainer)
     trained.eval()
     seconds = time.perf_counter() - started

@@ -292,7 +292,7 @@ def carry_out(trainer: Any, stop: StopRequest) -> None:
     """Train from the newest valid checkpoint to the end, give the model its own forward back, and write `final/`.
 
     Raises:
-        Interrupted: a signal came before the last step; the step was finished and saved.
+        Interrupted: a signal came; the step was finished and saved, and after the last one `final/` is written too.
     """
     hooks = trainer.hooks
     resume = checkpoints.newest(hooks.checkpoints)
@@ -303,11 +303,14 @@ def carry_out(trainer: Any, stop: StopRequest) -> None:
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     steps = trainer.state.global_step
-    if stop.requested and steps < trainer.state.max_steps and not trainer.stopped_early:
-        raise Interrupted(stop.requested, steps, hooks.folder)
+    ended = steps == trainer.state.max_steps or trainer.stopped_early
+    if stop.requested and ended:
+        trainer.save_end()
     detach(base_of(trained))
-    if trainer.args.should_save:
+    if ended and trainer.args.should_save:
         hooks.write_model(trained, hooks.folder / "final")
+    if stop.requested:
+        raise Interrupted(stop.requested, steps, hooks.folder)
     trained.eval()
 
 

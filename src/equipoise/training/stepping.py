@@ -181,5 +181,6 @@ class Stepping(Stoppable, Durable):
             self.control.should_log = should_log
         model.train()
         restore_rng(before)
-        append_once(hooks.validations, {"step": step, **{k: json_number(v) for k, v in result.items()}})
+        if result:
+            append_once(hooks.validations, {"step": step, **{k: json_number(v) for k, v in result.items()}})
         return losses
