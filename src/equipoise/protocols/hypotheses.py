@@ -17,7 +17,8 @@ def judge_claims(
 ) -> list[dict[str, Any]]:
     """Test the claims and adjust their p-values by Holm's method, over those that can be tested.
 
-    Superiority is tested one-sided, as the report that made Protocol A's claims registered it; intervals are two-sided.
+    Superiority is tested one-sided, as the report that made Protocol A's claims registered it. Intervals are two-sided,
+    and a claim is supported only where its interval lies above zero too: what is shown must not contradict the verdict.
 
     Args:
         margin: within which two arms count as alike, in the unit of the values.
@@ -31,10 +32,11 @@ def judge_claims(
         elif whole:
             row = BLANK | {"test": "none", "problem": absent, "unit": "seed", "sentence": f"Not tested: {absent}."}
             rows.append({"id": claim.id, "claim": claim.text, "verdict": UNTESTED} | row)
+    tested = sum(row["p"] is not None for row in rows)
     for row, adjusted in zip(rows, holm([row["p"] for row in rows])):
         row["p_holm"] = adjusted
         if row["p"] is not None:
-            _judge(row, alpha)
+            _judge(row, alpha, f"after Holm over {tested} of {len(rows)} claims")
     return rows
 
 
@@ -74,16 +76,17 @@ def _width(margin: float, share: bool) -> str:
     return f"{100 * margin:g} points" if share else f"{margin:g}"
 
 
-def _judge(row: dict[str, Any], alpha: float) -> None:
+def _judge(row: dict[str, Any], alpha: float, family: str) -> None:
     """Set the verdict: refuted only where the interval of the difference leaves no room for the claim."""
     low, high = row["ci"] or (float("-inf"), float("inf"))
     limit = row.get("margin")
     refuted = high <= 0 if limit is None else (low >= limit or high <= -limit)
-    if row["p_holm"] < alpha:
-        row["verdict"], end = SUPPORTED, f"The claim holds ({p_value(row['p_holm'])} after Holm)."
+    said = f"({'one-sided ' if limit is None else ''}{p_value(row['p_holm'])} {family})"
+    if row["p_holm"] < alpha and (limit is not None or row["ci"] is None or low > 0):
+        row["verdict"], end = SUPPORTED, f"The claim holds {said}."
     elif refuted:
         more = "" if limit is None else ": they differ by more than the margin"
         row["verdict"], end = NOT_SUPPORTED, f"The claim does not hold{more}."
     else:
-        row["verdict"], end = UNDECIDED, f"That is open ({p_value(row['p_holm'])} for the claim, after Holm)."
+        row["verdict"], end = UNDECIDED, f"That is open {said}."
     row["sentence"] += f" {end}"

@@ -31,7 +31,7 @@ def short(done: Sequence[Finished]) -> list[str]:
                 gap = difference(claim["estimate"], share=True) + interval(claim["ci"], share=True)
             p = p_value(claim["p_holm"]) if claim["p_holm"] is not None else "–"
             rows.append([claim["id"], claim["claim"], claim["verdict"], gap, p])
-    head = ["", "claim", "verdict", "difference", "p for the claim, after Holm"]
+    head = ["", "claim", "verdict", "difference", "p for the claim (one-sided), after Holm"]
     parts = [markdown_table(head, rows)] if rows else []
     said = [f"**{one.title.split(':')[0]}.** {sentence}" for one in done for sentence in _answers(one)]
     return parts + ([bullets(said)] if said else [])
