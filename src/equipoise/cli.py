@@ -42,6 +42,23 @@ for group, verbs in GROUPS.items():
     app.add_typer(verbs, name=group)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from equipoise import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Post-training that weighs what a language model already knows."""
+
+
 @app.command()
 def demo(overrides: Overrides = None, out: Out = None) -> None:
     """Protocol A, small: three objectives, three seeds, a report.
@@ -63,7 +80,7 @@ def run(
 ) -> None:
     """Run a recipe; a second call goes on where one stopped. What it trains is scored before and after, with a report.
 
-    Example: equipoise run knowledge-update model.path=Qwen/Qwen2.5-0.5B-Instruct data.updates=updates.jsonl
+    Example: equipoise run own-model model.path=Qwen/Qwen2.5-0.5B-Instruct data.updates=updates.jsonl
     """
     from equipoise.protocols.single import run_recipe
 
@@ -98,6 +115,10 @@ def protocol(
 
         write_report([Path(run) for run in overrides or []], out or Path("REPORT.md"))
     else:
+        from equipoise.protocols.single import check_recipe
+
+        if recipe is not None:
+            check_recipe(name, recipe)
         _protocol(recipe or f"protocol-{name}", overrides, out, dry_run=dry_run)
 
 
@@ -188,7 +209,7 @@ def generate(
         Path | None, typer.Option("--out", "-o", help="File of samples; a run directory for questions.")
     ] = None,
 ) -> None:
-    """Draw several answers to every sentence, into a journal. A second call goes on with it.
+    """Draw several answers on the entities of every sentence. A second call goes on with it.
 
     With a confidence-tokens recipe: answer its questions, once each.
 

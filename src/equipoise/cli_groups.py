@@ -150,9 +150,9 @@ def testbed_facts(
     import json
     from dataclasses import asdict
 
-    from equipoise.testbed.world import World
+    from equipoise.testbed.world import shipped_world
 
-    for fact in World.build().facts:
+    for fact in shipped_world().facts:
         if part in (None, fact.part) and knowledge in (None, fact.knowledge):
             typer.echo(json.dumps(asdict(fact), ensure_ascii=False))
 

@@ -198,6 +198,9 @@ def _dotted(path: Iterable[str | int], *more: str | int) -> str:
 # ---- recipes
 
 
+SHORT = {"lr": "learning_rate", "bs": "batch_size", "wd": "weight_decay"}
+
+
 def nearest(word: str, words: Iterable[str]) -> str | None:
     """Find the most similar of `words`, if one is similar at all; upper and lower case are alike."""
     known = {known.casefold(): known for known in words}
@@ -303,7 +306,7 @@ def _where(path: Keys, values: Located, source: str, origins: Mapping[Keys, str]
 
 
 def _suggestion(word: str, known: list[str], schema: type[BaseModel]) -> str:
-    if guess := nearest(word, known):
+    if guess := nearest(SHORT.get(word, word), known):
         return f"did you mean {guess!r}?"
     if elsewhere := [place for place in _places(schema) if place.rpartition(".")[2] == word]:
         return f"it belongs in a section: {elsewhere[0]}"

@@ -184,3 +184,34 @@ def test_testbed_tells_its_facts_and_its_sheet():
     assert len(facts) >= 60
     assert all(json.loads(fact)["old"] for fact in facts)
     assert "| api_change | confident-wrong |" in here("testbed", "sheet").stdout
+
+
+def test_the_version_is_told():
+    from equipoise import __version__
+
+    assert here("--version").stdout == f"{__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["protocol", "a", "--recipe", "protocol-frontier"], "one of protocol frontier, not of a"),
+        (["protocol", "frontier", "--recipe", "protocol-s"], "one of protocol s, not of frontier"),
+        (["protocol", "a", "--recipe", "protocol-curriculum"], "one of protocol curriculum, not of a"),
+        (["run", "demo", "training.lr=1"], "did you mean 'learning_rate'?"),
+        (["chat", "testbd"], "did you mean testbed?"),
+    ],
+)
+def test_a_slip_is_answered_with_what_was_meant(words, said):
+    result = here(*words)
+    assert result.exit_code == 2 and said in result.stderr
+
+
+def test_rows_beyond_the_limit_of_a_recipe_are_told(tmp_path):
+    rows = [{"prompt": f"What is {n}?", "completion": f"f({n})"} for n in range(3)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = [f"data.updates={tmp_path}/rows.jsonl", "data.limit=2", "data.keep=null", "data.skills=null"]
+    assert (
+        "updates: the first 2 of 3 rows; data.limit=null takes all"
+        in here("run", "knowledge-update", *own, "--dry-run").output
+    )

@@ -15,6 +15,7 @@ from equipoise.models.quiet import quiet
 from equipoise.pipelines import knowledge_update as pipeline
 from equipoise.pipelines.settings import DataSettings, KnowledgeUpdateRecipe, ProtocolRecipe
 from equipoise.protocols import knowledge, single
+from equipoise.testbed.world import model_path
 from equipoise.training.meter import Meter
 from equipoise.training.settings import TrainSettings
 
@@ -114,7 +115,14 @@ def test_only_the_last_cell_uses_up_the_base(tmp_path, monkeypatch):
         return real(*args, keep_base=keep_base, **kwargs)
 
     monkeypatch.setattr(knowledge, "run_cell", spy)
-    small = ["data.limit=1", "data.keep=null", "data.skills=null", "training.epochs=1", "seeds=[1,2]"]
+    small = [
+        f"model.path={model_path()}",
+        "data.limit=1",
+        "data.keep=null",
+        "data.skills=null",
+        "training.epochs=1",
+        "seeds=[1,2]",
+    ]
     knowledge.run_protocol(resolve(ProtocolRecipe, None, [ARMS, *small]), tmp_path / "run")
     assert kept == [True, False]
 

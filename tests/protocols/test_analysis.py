@@ -159,7 +159,7 @@ def test_only_shared_seeds_are_paired_and_that_is_said():
     assert _by_id(found)["H1"]["n"] == 3
     assert _by_id(found)["H1"]["estimate"] == pytest.approx(0.1)
     assert found["arms"]["r-eaft"]["correction"]["values"] == [0.6, 0.75, 0.95, None]
-    assert any("r-eaft lacks seeds" in note for note in found["notes"])
+    assert any("r-eaft does not have all seeds" in note for note in found["notes"])
 
 
 def test_without_shared_seeds_the_test_is_welchs():

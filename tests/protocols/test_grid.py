@@ -10,6 +10,7 @@ import time
 import pytest
 
 from equipoise.journal import read_journal
+from equipoise.testbed.world import model_path
 
 TINY = ["data.limit=3", "data.keep=null", "data.skills=null", "training.epochs=2", "seeds=[1,2]"]
 
@@ -76,7 +77,9 @@ def test_a_killed_grid_ends_in_the_same_bits(undisturbed, tmp_path):
 
 def test_an_interrupted_grid_says_how_to_go_on(tmp_path):
     folder = tmp_path / "interrupted"
-    process = subprocess.Popen(command(folder, "training.epochs=500"), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(folder, "training.epochs=500", f"model.path={model_path()}"), stderr=subprocess.PIPE, text=True
+    )
     metrics = folder / "cells" / "sft" / "seed-1" / "metrics.jsonl"
     while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
         time.sleep(0.02)

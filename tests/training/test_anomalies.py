@@ -88,7 +88,7 @@ def test_the_optimizer_is_untouched_by_a_skipped_step(tmp_path):
 
 def test_five_in_a_row_stop_the_run_with_the_last_good_checkpoint(tmp_path):
     model = poisoned(set(range(4, 99)))
-    with pytest.raises(UserError, match="5 in a row") as caught:
+    with pytest.raises(UserError, match="5 steps in a row") as caught:
         run(tmp_path, model)
     assert "troubleshooting.md#nan" in str(caught.value)
     assert [row["step"] for row in rows(tmp_path / "anomalies.jsonl")] == [4, 5, 6, 7, 8]
@@ -141,5 +141,5 @@ def test_a_resumed_run_counts_what_came_before_its_checkpoint():
     again.add(9, loss=math.nan, grad_norm=1.0, rows=["a"])
     again.add(10, loss=math.nan, grad_norm=1.0, rows=["a"])
     assert [row["step"] for row in book.rows] == [7, 8, 9, 10]  # no step twice
-    with pytest.raises(UserError, match="5 in a row"):
+    with pytest.raises(UserError, match="5 steps in a row"):
         again.add(11, loss=math.nan, grad_norm=1.0, rows=["a"])

@@ -84,7 +84,9 @@ class Gathered(Generic[Kept]):
         raise UserError(
             "\n".join([f"{len(bad)} of {total} rows cannot be used{allowed}", *listed, *more]),
             where=self.rows.where(bad[0].line, bad[0].field),
-            fix="mend these rows, or raise data.max_bad_share to leave them out" if self.kept else "mend these rows",
+            fix="mend these rows, or raise max_bad_share (in a recipe data.max_bad_share)"
+            if self.kept
+            else "mend these rows",
             docs="docs/your-data.md#dropped-rows",
         )
 

@@ -76,7 +76,11 @@ def check_safetensors(folder: Path, weights: str) -> None:
     for path in files:
         problem = damage(path)
         if problem:
-            raise UserError(f"damaged weights: {problem}", where=str(path), fix="download or copy this file again")
+            raise UserError(
+                f"damaged weights: {problem}",
+                where=str(path),
+                fix="download or copy this file again; if a run left it, start that run in a new folder",
+            )
 
 
 def damage(path: Path) -> str | None:

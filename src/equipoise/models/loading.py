@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from equipoise.config import nearest
 from equipoise.errors import UserError
 from equipoise.models import files, tokenizers, unsloth
 from equipoise.models.adapters import with_adapter
@@ -120,6 +121,9 @@ def _weights(source: str, settings: ModelSettings, device: torch.device, shared:
     return model
 
 
+TESTBEDS = ("testbed", "testbed:questions", "testbed:ner")
+
+
 def locate(path: str) -> tuple[str, bool]:
     """The folder or Hub name that is meant, and whether it is local."""
     if path == "testbed":
@@ -141,9 +145,10 @@ def locate(path: str) -> tuple[str, bool]:
         raise UserError(
             f"there is no model folder {path}",
             where="model.path",
-            fix="give an existing folder, a name on the Hugging Face Hub (owner/model), testbed, testbed:questions or "
-            "testbed:ner",
+            fix=f"give an existing folder, a name on the Hugging Face Hub (owner/model), or {', '.join(TESTBEDS)}",
         )
+    if "/" not in path and (meant := nearest(path, TESTBEDS)):
+        raise UserError(f"there is no model {path}", where="model.path", fix=f"did you mean {meant}?")
     return path, False
 
 

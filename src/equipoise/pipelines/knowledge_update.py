@@ -18,7 +18,7 @@ from equipoise.objectives.weighting import weighting
 from equipoise.pipelines.settings import DataSettings, KnowledgeUpdateRecipe
 from equipoise.records import Example, Message, Prediction
 from equipoise.testbed.examples import TESTBED, fact_example, load_facts
-from equipoise.testbed.world import World
+from equipoise.testbed.world import shipped_world
 from equipoise.training.assembly import check_settings, trainable_parameters
 from equipoise.training.settings import ObjectiveSettings, TrainSettings
 from equipoise.training.sft import train
@@ -57,6 +57,8 @@ def load_data(settings: DataSettings) -> KnowledgeData:
             rows[kind], hashes[kind] = loaded.examples, loaded.sha256
             notes += [f"{kind}: {note}" for note in loaded.notes]
             notes += [f"{kind}: line {row.line} left out: {row.reason}" for row in loaded.dropped]
+    if len(rows["updates"]) > (settings.limit or len(rows["updates"])) and not settings.updates.startswith(TESTBED):
+        notes.append(f"updates: the first {settings.limit} of {len(rows['updates'])} rows; data.limit=null takes all")
     rows["updates"] = rows["updates"][: settings.limit]
     check_disjoint(rows["updates"], rows["keep"])
     return KnowledgeData(**rows, notes=notes, hashes=hashes)
@@ -138,7 +140,7 @@ def score_untrained(
             row.setdefault("weights", {})[arm] = weight
     write_jsonl(folder / "tokens.jsonl", rows)
     if recipe.model.path == "testbed":
-        facts = [fact for fact in World.build().facts if fact.part != "function"]
+        facts = [fact for fact in shipped_world().facts if fact.part != "function"]
         write_jsonl(folder / "probes.jsonl", token_rows(loaded, map(fact_example, facts)))
     return predictions
 

@@ -84,6 +84,8 @@ def _command(share: float, source: str, settings: ScanSettings) -> str:
         words += [recipe, *([] if recipe == "instruct" else [f"data.updates={source}"])]
     elif share >= MANY:
         words += ["own-model", f"data.updates={source}"]
+        # the testbed's models are small, and learn nothing at the rate of a model of the user's
+        words += ["training.learning_rate=1e-3"] if settings.model.path.startswith(TESTBED.rstrip(":")) else []
     else:
         words += ["instruct", f"data.sources={json.dumps([source])}", "data.validation=0.05", "data.test=0.05"]
         words += ["dpo=null", *OWN]

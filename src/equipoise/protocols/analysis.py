@@ -1,6 +1,6 @@
 """From a flat table of results to verdicts: means with intervals, tests, checks, and plain sentences. Torch-free."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from equipoise.metrics.statistics import holm, mean_interval
@@ -102,12 +102,12 @@ def _notes(scores: Scores, found: dict[str, Any]) -> list[str]:
         with_task = [arm for arm in scores.arms if scores.of(arm, task)]
         still = [arm for arm in with_task if found["arms"][arm][task]["variance"] == 0]
         if still:
-            which = "no arm varies" if still == with_task else f"{', '.join(still)} does not vary"
+            which = "no arm varies" if still == with_task else f"{', '.join(still)} {_do(still)} not vary"
             notes.append(f"{task}: {which} over seeds, so there is no interval and no test by it.")
         short = [arm for arm in with_task if len(scores.of(arm, task)) < len(scores.seeds)]
         if short:
             notes.append(
-                f"{task}: {', '.join(short)} lacks seeds that others have; pairs are made of shared seeds alone."
+                f"{task}: {', '.join(short)} {_do(short)} not have all seeds; pairs are made of shared seeds alone."
             )
         if task in scores.falling:
             notes.append(f"{task}: less is better.")
@@ -119,6 +119,10 @@ def _notes(scores: Scores, found: dict[str, Any]) -> list[str]:
             f"p-values of the hypotheses are adjusted by Holm's method over the {tested} that could be tested."
         )
     return notes + [row["sentence"] for row in found["variances"] if _is_of_interest(row)]
+
+
+def _do(arms: Sequence[str]) -> str:
+    return "does" if len(arms) == 1 else "do"
 
 
 def _is_of_interest(row: dict[str, Any]) -> bool:

@@ -35,6 +35,8 @@ def run_frontier(path: Path, overrides: list[str], out: Path | None) -> Path:
 
     check_arms(recipe.arms)
     data = load_frontier_data(recipe)
+    for note in data.known.notes:
+        say(note)
 
     def steps(cell: Cell) -> int:
         rows = data.rows(recipe, cell.arm) if cell.rate is not None else []
@@ -190,4 +192,6 @@ def preview_frontier(path: Path, overrides: list[str]) -> None:
     for arm in recipe.arms:
         rows = len(render_arm(loaded, recipe, data, arm).rows)
         steps = steps_of_an_epoch(rows, recipe.training)
-        print(f"{arm + ':':20} {rows} rows, {steps * max(recipe.score_at)} steps in {max(recipe.score_at)} epochs")
+        rates = ", ".join(f"{rate:g}" for rate in recipe.rates_of(arm))
+        length = f"{steps * max(recipe.score_at)} steps in {max(recipe.score_at)} epochs"
+        print(f"{arm + ':':20} {rows} rows, {length}, at learning rates of {rates}")

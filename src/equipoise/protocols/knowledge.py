@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from equipoise.console import say
 from equipoise.data.formatting import Formatted
 from equipoise.models.loading import Loaded
 from equipoise.models.lora_stack import LoraStack
@@ -29,7 +30,10 @@ def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the folder holds another recipe or other data, or an input is at fault.
     """
-    grid = grid_of(recipe, load_data(recipe.data))
+    data = load_data(recipe.data)
+    for note in data.notes:
+        say(note)
+    grid = grid_of(recipe, data)
     run_cells(grid, folder, title=recipe.name)
     return finish(
         folder,

@@ -64,6 +64,23 @@ def run_recipe(
     return folder
 
 
+def check_recipe(name: str, recipe: str) -> None:
+    """Check that a recipe sets up the protocol of that name.
+
+    Raises:
+        UserError: it sets up another.
+    """
+    found = load_yaml(find(recipe))
+    kinds = {"frontier": "frontier", "synthetic_rl": "curriculum"}
+    kind = kinds.get(str(found.get("pipeline", "")), found.get("protocol") or name)
+    if kind != name or (name in kinds and "pipeline" not in found):
+        raise UserError(
+            f"this recipe is one of protocol {kind}, not of {name}",
+            where=recipe,
+            fix=f"equipoise protocol {kind} --recipe {recipe}",
+        )
+
+
 def _check_stage(pipeline: Any, until: str) -> None:
     stages = STAGES.get(pipeline, ()) if isinstance(pipeline, str) else ()
     if until != "end" and until not in stages:

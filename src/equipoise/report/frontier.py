@@ -78,7 +78,8 @@ def what_was_run(found: FrontierRun) -> str:
 def plane(found: FrontierRun, task: str) -> Panel:
     """Draw every training's readings, light, and each arm's front by the means over seeds, as a staircase."""
     rows = found.analysis["fronts"]
-    best = [f"{arm.label}: {len(rows[name][task])} settings on its front." for name, arm in found.arms.items()]
+    sizes = {arm.label: len(rows[name][task]) for name, arm in found.arms.items()}
+    best = [f"{label}: {n} setting{'s' * (n != 1)} on its front." for label, n in sizes.items()]
     return panel(
         f"front-{task}",
         f"Correction against {task}: one light mark a seed and setting, one line an arm. " + " ".join(best),
@@ -92,7 +93,7 @@ def _draw(axes: Axes, found: FrontierRun, task: str) -> None:
     for name, arm in arms.items():
         mine = [row for row in points if row["arm"] == name]
         x, y = [row[task] for row in mine], [row["correction"] for row in mine]
-        axes.plot(x, y, arm.marker, color=arm.colour, ms=3.5, alpha=0.3, mew=0, ls="none")
+        axes.plot(x, y, arm.marker, color=arm.colour, ms=3.5, alpha=0.5, mew=0, ls="none")
     for name, arm in arms.items():
         front = sorted(found.analysis["fronts"][name][task], key=lambda row: (row["kept"], -row["correction"]))
         x, y = [row["kept"] for row in front], [row["correction"] for row in front]

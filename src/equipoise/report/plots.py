@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from equipoise.report.arms import UNTRAINED, Arm
@@ -67,8 +67,8 @@ def name_trade_off(axes: Axes, task: str) -> None:
     axes.set_title("correction", color=MUTED, fontweight="normal", fontsize=11)
     axes.text(0.985, 1.03, "better ↗", transform=axes.transAxes, ha="right", color=MUTED, fontsize=11)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.locator_params(axis="x", nbins=5)
+        axis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}" if -1e-9 < share < 1 + 1e-9 else ""))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
 
 
 def _arms_of(scores: Mapping[str, Any]) -> NDArray[np.float64] | None:

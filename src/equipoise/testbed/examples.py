@@ -2,7 +2,7 @@
 
 from equipoise.errors import UserError
 from equipoise.records import Example, Message
-from equipoise.testbed.world import PARTS, Fact, World
+from equipoise.testbed.world import PARTS, Fact, shipped_world
 
 TESTBED = "testbed:"
 ALL = "testbed:facts"
@@ -17,7 +17,7 @@ def load_facts(source: str) -> tuple[list[Example], str]:
     Raises:
         UserError: there is no such part, or it has no fact of that class.
     """
-    world = World.build()
+    world = shipped_world()
     if source == ALL:
         return [fact_example(fact) for fact in world.facts if fact.part != "function"], world.text_hash
     part, _, knowledge = source.removeprefix(TESTBED).partition(":")

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 from equipoise.records import Example, Message, PreferencePair
 from equipoise.testbed.facts import Fact
-from equipoise.testbed.world import World
+from equipoise.testbed.world import shipped_world
 
 Form = Literal["bare", "code", "sentence", "json", "list"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -118,7 +118,7 @@ def load_preferences(part: str) -> list[PreferencePair]:
 
 @cache
 def _parts() -> dict[str, tuple[Instruction, ...]]:
-    facts = [f for f in World.build().select(knowledge="stable") if f.part in ("api_fact", "archive")]
+    facts = [f for f in shipped_world().select(knowledge="stable") if f.part in ("api_fact", "archive")]
     rng = _random("facts")
     rng.shuffle(facts)
     parts: dict[str, tuple[Instruction, ...]] = {}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -85,6 +85,12 @@ class World:
             texts += [*fact.prompts_seen, *fact.prompts_held_out, fact.gold, *fact.solutions]
             texts += [fact.old] if fact.old else []
         return list(dict.fromkeys(texts))
+
+
+@cache
+def shipped_world() -> World:
+    """The world that the shipped model was taught, built once a process."""
+    return World.build()
 
 
 def _practice(facts: Sequence[Fact], settings: WorldSettings) -> tuple[Document, ...]:

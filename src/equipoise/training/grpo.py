@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class Summary:
 class GrpoResult:
     """What training leaves: the model in memory and, in the folder, `final/`, `metrics.jsonl`, `validation.jsonl`."""
 
-    model: Any
+    model: Any = field(repr=False)
     summary: Summary
     metrics_path: Path
     final: Path

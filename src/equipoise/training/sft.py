@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 class TrainResult:
     """What training leaves: the model in memory and, under `folder`, `final/`, `metrics.jsonl` and the rest."""
 
-    model: Any
-    tokenizer: Any
+    model: Any = field(repr=False)
+    tokenizer: Any = field(repr=False)
     steps: int
     metrics_path: Path
     anomalies: list[int]
