@@ -252,6 +252,19 @@ def test_a_signal_finishes_the_step_saves_and_the_same_call_goes_on(undisturbed,
     assert same_bits(tmp_path, undisturbed[0]) and rows(tmp_path) == rows(undisturbed[0])
 
 
+def test_a_signal_in_the_last_step_is_heard_and_costs_no_training(undisturbed, tmp_path):
+    last, seen = rows(undisturbed[0])[-1]["step"], []
+
+    def interrupt(row):
+        if row["step"] == last:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match=f"stopped after step {last}"):
+        run(tmp_path, on_step=interrupt)
+    run(tmp_path, on_step=seen.append)
+    assert seen == [] and same_bits(tmp_path, undisturbed[0])
+
+
 def killed(folder, at_step, delay=0.0):
     """Start the run in its own process and kill it `delay` seconds after step `at_step` was logged."""
     path = folder / "metrics.jsonl"

@@ -117,6 +117,22 @@ def test_a_signal_finishes_the_step_saves_and_the_same_call_goes_on(tmp_path, nu
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
 
 
+def test_a_signal_in_the_last_step_is_heard_and_costs_no_training(tmp_path):
+    options, seen = {"lora": {"r": 4, "dropout": 0.3}, "checkpoint_every": None}, []
+    whole = run(tmp_path / "whole", tiny_model(), **options)
+    last = rows(tmp_path / "whole")[-1]["step"]
+
+    def interrupt(row):
+        if row["step"] == last:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match=f"stopped after step {last}"):
+        run(tmp_path / "cut", tiny_model(), on_step=interrupt, **options)
+    again = run(tmp_path / "cut", tiny_model(), on_step=seen.append, **options)
+    assert seen == [] and all(torch.equal(a, b) for a, b in zip(adapter(again.model), adapter(whole.model)))
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+
+
 @pytest.mark.parametrize(("architecture", "beta"), [("qwen2", 0.1), ("gemma2", 0.0), ("gpt2", 0.0), ("gpt2", 0.1)])
 def test_the_policy_that_drew_the_first_answers_is_the_base(tmp_path, architecture, beta):
     """Log-probabilities come from our drawing, with its cache, and the base's from TRL's pass over whole answers."""
