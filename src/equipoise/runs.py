@@ -138,10 +138,13 @@ class Run:
         return Journal(self.path / name, key=key)
 
     def _refuse_changes(self, config: BaseModel, data_hashes: Mapping[str, str]) -> None:
-        """Compare with what the run was started with; a setting that a newer version added had its default."""
+        """Compare with what the run was started with; a setting that a newer version added had its default.
+
+        What a recipe says of itself may change: it decides nothing.
+        """
         before = resolve(type(config), self.path / "config.yaml").model_dump(mode="json")
         now = config.model_dump(mode="json")
-        changed = [f"{key} (was {a!r}, is {b!r})" for key, a, b in _differences(before, now)]
+        changed = [f"{key} (was {a!r}, is {b!r})" for key, a, b in _differences(before, now) if key != "description"]
         hashes = self.manifest.get("data", {})
         changed += [f"the data of {k}" for k in {**hashes, **data_hashes} if hashes.get(k) != data_hashes.get(k)]
         if changed:

@@ -247,3 +247,11 @@ def test_a_journal_of_the_run_is_its_own(tmp_path):
         journal.append({"cell": "a"})
     with run.journal("cells.jsonl") as journal:
         assert journal.rows == [{"cell": "a"}]
+
+
+def test_what_a_recipe_says_of_itself_is_no_other_run(tmp_path):
+    class Described(Settings):
+        description: str = ""
+
+    start(tmp_path / "run", Described(description="as it was called once"))
+    assert start(tmp_path / "run", Described(description="a better word")).path == tmp_path / "run"
