@@ -195,9 +195,15 @@ def test_the_version_is_told():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["protocol", "a", "--recipe", "protocol-frontier"], "one of protocol frontier, not of a"),
-        (["protocol", "frontier", "--recipe", "protocol-s"], "one of protocol s, not of frontier"),
-        (["protocol", "a", "--recipe", "protocol-curriculum"], "one of protocol curriculum, not of a"),
+        (["protocol", "a", "--recipe", "protocol-frontier"], "its pipeline is frontier, that of a is knowledge_update"),
+        (
+            ["protocol", "frontier", "--recipe", "protocol-s"],
+            "that of frontier is frontier",
+        ),
+        (["protocol", "a", "--recipe", "protocol-curriculum"], "its pipeline is synthetic_rl"),
+        (["protocol", "a", "--recipe", "instruct"], "its pipeline is instruct"),
+        (["protocol", "curriculum", "--recipe", "own-model"], "that of curriculum is synthetic_rl"),
+        (["protocol", "a", "--recipe", "protocol-s"], "its protocol is s, that of a is a"),
         (["run", "demo", "training.lr=1"], "did you mean 'learning_rate'?"),
         (["chat", "testbd"], "did you mean testbed?"),
     ],

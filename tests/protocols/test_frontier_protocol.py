@@ -251,6 +251,21 @@ def test_a_reference_that_diverges_everywhere_is_told(tmp_path):
     assert result.exit_code == 2 and "sft, which the others are compared with, diverged" in result.output
 
 
+def test_rows_that_are_left_out_are_told_the_first_at_once_and_all_on_demand(tmp_path, capfd):
+    from equipoise.protocols.frontier import preview_frontier
+    from equipoise.protocols.knowledge import tell
+
+    recipe = own_recipe(tmp_path)
+    with (tmp_path / "keep.jsonl").open("a") as file:
+        file.write('{"prompt": "no answer"}\n' * 7)
+    preview_frontier(recipe, ["data.max_bad_share=0.9"])
+    notes = [line for line in capfd.readouterr().out.splitlines() if "left out" in line]
+    assert len(notes) == 7
+    tell(notes)
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 6 and said[-1] == "and 2 more; --dry-run lists all of them"
+
+
 def test_too_few_rows_to_rehearse_and_to_ask_are_told(tmp_path):
     recipe = own_recipe(tmp_path)
     (tmp_path / "keep.jsonl").write_text(json.dumps({"prompt": "What is 1?", "completion": "f(1)"}) + "\n")

@@ -32,11 +32,11 @@ def run_frontier(path: Path, overrides: list[str], out: Path | None) -> Path:
     from equipoise.pipelines.knowledge_update import steps_of_an_epoch
     from equipoise.protocols.frontier_cohort import together
     from equipoise.protocols.grid import Cell, Grid, OnStep, check_arms, run_cells
+    from equipoise.protocols.knowledge import tell
 
     check_arms(recipe.arms)
     data = load_frontier_data(recipe)
-    for note in data.known.notes:
-        say(note)
+    tell(data.known.notes)
 
     def steps(cell: Cell) -> int:
         rows = data.rows(recipe, cell.arm) if cell.rate is not None else []
@@ -186,6 +186,8 @@ def preview_frontier(path: Path, overrides: list[str]) -> None:
     check_arms(recipe.arms)
     data, loaded = load_frontier_data(recipe), load_model(recipe.model)
     print(dump_yaml(recipe))
+    for note in data.known.notes:
+        print(f"           {note}")
     print(f"trainings: {len(list(recipe.trainings()))}, scored after epochs {', '.join(map(str, recipe.score_at))}")
     asked = data.tasks(rehearsed=recipe.rehearses)
     print("asked:     " + ", ".join(f"{len(task.items)} {task.name}" for task in asked if task.items))

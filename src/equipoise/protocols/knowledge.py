@@ -23,6 +23,8 @@ from equipoise.protocols.collect import finish
 from equipoise.protocols.grid import Cell, Grid, OnStep, Together, check_arms, run_cells
 from equipoise.training.cohort import CohortRun
 
+LISTED = 5
+
 
 def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
     """Run, or go on with, the grid of `recipe` in `folder`, then analyse it; return the analysis.
@@ -31,8 +33,7 @@ def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
         UserError: the folder holds another recipe or other data, or an input is at fault.
     """
     data = load_data(recipe.data)
-    for note in data.notes:
-        say(note)
+    tell(data.notes)
     grid = grid_of(recipe, data)
     run_cells(grid, folder, title=recipe.name)
     return finish(
@@ -42,6 +43,14 @@ def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
         tau=shock_threshold(recipe),
         rehearsed=recipe.data.rehearse,
     )
+
+
+def tell(notes: Sequence[str]) -> None:
+    """Say what became of rows of the data; of many the first."""
+    for note in notes[:LISTED]:
+        say(note)
+    if len(notes) > LISTED:
+        say(f"and {len(notes) - LISTED} more; --dry-run lists all of them")
 
 
 def grid_of(recipe: ProtocolRecipe, data: KnowledgeData) -> Grid:

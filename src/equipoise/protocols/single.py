@@ -71,14 +71,17 @@ def check_recipe(name: str, recipe: str) -> None:
         UserError: it sets up another.
     """
     found = load_yaml(find(recipe))
-    kinds = {"frontier": "frontier", "synthetic_rl": "curriculum"}
-    kind = kinds.get(str(found.get("pipeline", "")), found.get("protocol") or name)
-    if kind != name or (name in kinds and "pipeline" not in found):
-        raise UserError(
-            f"this recipe is one of protocol {kind}, not of {name}",
-            where=recipe,
-            fix=f"equipoise protocol {kind} --recipe {recipe}",
-        )
+    pipeline = {"frontier": "frontier", "curriculum": "synthetic_rl"}.get(name, "knowledge_update")
+    for field, is_, wanted in (
+        ("pipeline", found.get("pipeline", "knowledge_update"), pipeline),
+        ("protocol", found.get("protocol") or name, name),
+    ):
+        if is_ != wanted:
+            raise UserError(
+                f"this recipe sets up another protocol: its {field} is {is_}, that of {name} is {wanted}",
+                where=f"{recipe}:{field}",
+                fix=f"`equipoise run {recipe}` runs it as what it is",
+            )
 
 
 def _check_stage(pipeline: Any, until: str) -> None:

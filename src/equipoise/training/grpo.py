@@ -121,13 +121,14 @@ def train_grpo(
         ended = steps == trainer.state.max_steps or trainer.stopped is not None
         if stop.requested and not ended:
             raise Interrupted(stop.requested, steps, folder)
+        if stop.requested:
+            trainer.save_end()  # before another model's weights may take the place of these
         best = next((folder / name for name in hooks.keep_best if (folder / name).is_dir()), None)
         if trainer.collapsed and best is not None:
             checkpoints.load_weights(trained, best)
             say(f"the model of {best} is kept, from before the collapse")
         write_model(loaded, base, trained, folder / "final")
         if stop.requested:
-            trainer.save_end()
             raise Interrupted(stop.requested, steps, folder)
         summary = _summary(hooks, trainer)
     trained.eval()
