@@ -21,16 +21,22 @@ class Message(Row):
     content: str
 
 
+Form = Literal["chat", "text"]
+
+
 class Example(Row):
     """A conversation that ends in the answer to learn.
 
     Attributes:
+        form: `chat` is rendered through the chat template. `text` has one user and one assistant message, and is
+            rendered without a template: the answer continues the user's text as it stands, as code to complete does.
         old: the outdated answer, where the example replaces one.
         rephrasings: other ways to ask the last question; never trained on, asked in evaluation.
     """
 
     id: str
     messages: list[Message] = Field(min_length=2)
+    form: Form = "chat"
     old: str | None = None
     rephrasings: list[str] = []
     meta: dict[str, Any] = {}
@@ -172,19 +178,31 @@ class Sample(Row):
 
 
 class Prediction(Row):
-    """One answer of one model to one item, scored. `phrasing` 0 is the trained one."""
+    """One answer of one model to one item, scored.
+
+    Attributes:
+        phrasing: 0 is the trained one.
+        output: the whole answer, so that it can be scored again without a model.
+        score: what the task counts.
+        exact, call: the same syntax as `gold`; the new call is used and the old one is not. None where it cannot be asked.
+        cut: the answer did not end by itself before its token limit.
+    """
 
     method: str
     seed: int
     task: str
     item: str
     phrasing: int = 0
+    form: Form = "chat"
     prompt: str
     gold: str
     old: str | None = None
     output: str
     score: float = Field(ge=0, le=1)
+    exact: float | None = None
+    call: float | None = None
     published_score: float | None = None
+    cut: bool = False
 
 
 # What an instruct run measures, in this order: the model that it was given, and what each stage made of it.

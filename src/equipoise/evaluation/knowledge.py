@@ -14,7 +14,7 @@ from equipoise.models.generation import generate_greedy
 from equipoise.models.loading import Loaded
 from equipoise.models.lora_stack import LoraStack
 from equipoise.models.stack_generation import generate_stacked
-from equipoise.records import Message, Prediction, Result
+from equipoise.records import Form, Message, Prediction, Result
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Item:
 
     Attributes:
         conversation: messages up to and including the question.
+        form: `chat`, or `text` for a prompt that the answer continues without a chat template.
         accepted: further right answers (known right bodies of a function).
         unit_tests: asserts over the function, run only when asked for.
     """
@@ -32,6 +33,7 @@ class Item:
     gold: str
     old: str | None = None
     phrasing: int = 0
+    form: Form = "chat"
     accepted: tuple[str, ...] = ()
     unit_tests: str = ""
 
