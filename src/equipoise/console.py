@@ -4,7 +4,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -76,23 +76,28 @@ def _print(text: str, *, end: str = "\n") -> None:
 class Bar(Protocol):
     """A progress bar under way."""
 
-    def advance(self, n: float = 1, note: str = "") -> None: ...
+    def advance(self, n: float = 1, note: str = "", kind: str = "") -> None: ...
 
 
 @contextmanager
-def progress(total: float, label: str) -> Iterator[Bar]:
-    """Show how far `total` units of work have come, with rate and time left; plain lines away from a terminal."""
+def progress(total: float | Mapping[str, float], label: str) -> Iterator[Bar]:
+    """Show how far the work has come, with rate and time left; plain lines away from a terminal.
+
+    Args:
+        total: units of work. Work of several kinds, such as training and asking, is given by kind: each kind has a
+            rate of its own, so that the time left is right however the kinds follow one another.
+    """
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield _PlainBar(total, label)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     fields = ("{task.fields[rate]}", "{task.fields[left]}", "{task.fields[note]}")
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[count]}", markup=False),
         TimeElapsedColumn(),
         *(TextColumn(field, markup=False) for field in fields),
     )
@@ -101,26 +106,63 @@ def progress(total: float, label: str) -> Iterator[Bar]:
 
 
 class _Pace:
-    """Rate and time left from the start on: work that comes in lumps makes a short window jump about."""
+    """Rate and time left by kind of work, from the start on: work that comes in lumps makes a short window jump."""
 
-    def __init__(self, total: float):
-        self.total, self.done, self.started = total, 0.0, time.monotonic()
+    def __init__(self, total: float | Mapping[str, float]):
+        self.totals = dict(total) if isinstance(total, Mapping) else {"": total}
+        self.dones = dict.fromkeys(self.totals, 0.0)
+        self.spent = dict.fromkeys(self.totals, 0.0)
+        self.started = self.last = time.monotonic()
 
-    def advance(self, n: float) -> None:
-        self.done += n
+    def advance(self, n: float, kind: str) -> None:
+        kind = kind if kind in self.totals else next(iter(self.totals))
+        now = time.monotonic()
+        self.spent[kind] += now - self.last  # what passed since the last word went into this kind of work
+        self.last = now
+        self.dones[kind] += n
+
+    @property
+    def total(self) -> float:
+        return sum(self.totals.values())
+
+    @property
+    def done(self) -> float:
+        return sum(self.dones.values())
+
+    @property
+    def count(self) -> str:
+        """How far the work has come: units of one kind, or the share of the time that several kinds take."""
+        if len(self.totals) == 1:
+            return f"{self.done:.0f}/{self.total:.0f}"
+        left = self._seconds_left()
+        spent = time.monotonic() - self.started
+        return "" if left is None else f"{100 * spent / max(spent + left, 1e-9):.0f}%"
 
     @property
     def rate(self) -> str:
+        if len(self.totals) > 1:
+            return ""
         per_second = self.done / max(time.monotonic() - self.started, 1e-9)
         return f"{1 / per_second:.1f} s each" if 0 < per_second < 1 else f"{per_second:.1f}/s"
 
     @property
     def left(self) -> str:
         """The time left, or nothing where it is not known or nothing is left."""
-        todo = self.total - self.done
-        if self.done <= 0 or todo <= 0:
-            return ""
-        return f"{_clock(todo * (time.monotonic() - self.started) / self.done)} left"
+        seconds = self._seconds_left()
+        return f"{_clock(seconds)} left" if seconds else ""
+
+    def _seconds_left(self) -> float | None:
+        """Seconds left; a kind that has not begun takes as long for each unit as the others did on average."""
+        if self.done <= 0:
+            return None
+        if len(self.totals) == 1:
+            todo = self.total - self.done
+            return max(todo, 0.0) * (time.monotonic() - self.started) / self.done
+        average = sum(self.spent.values()) / self.done
+        return sum(
+            max(self.totals[kind] - done, 0.0) * (self.spent[kind] / done if done else average)
+            for kind, done in self.dones.items()
+        )
 
 
 def _clock(seconds: float) -> str:
@@ -130,24 +172,25 @@ def _clock(seconds: float) -> str:
 
 
 class _RichBar:
-    def __init__(self, shown: Any, total: float, label: str):
+    def __init__(self, shown: Any, total: float | Mapping[str, float], label: str):
         self.shown, self.pace = shown, _Pace(total)
-        self.task = shown.add_task(label, total=total, rate="", left="", note="")
+        self.task = shown.add_task(label, total=self.pace.total, count="", rate="", left="", note="")
 
-    def advance(self, n: float = 1, note: str = "") -> None:
-        self.pace.advance(n)
-        self.shown.update(self.task, advance=n, rate=self.pace.rate, left=self.pace.left, note=note)
+    def advance(self, n: float = 1, note: str = "", kind: str = "") -> None:
+        self.pace.advance(n, kind)
+        fields = {"count": self.pace.count, "rate": self.pace.rate, "left": self.pace.left, "note": note}
+        self.shown.update(self.task, advance=n, **fields)
 
 
 class _PlainBar:
-    def __init__(self, total: float, label: str):
+    def __init__(self, total: float | Mapping[str, float], label: str):
         self.label, self.pace, self.last, self.finished = label, _Pace(total), time.monotonic(), False
 
-    def advance(self, n: float = 1, note: str = "") -> None:
-        self.pace.advance(n)
+    def advance(self, n: float = 1, note: str = "", kind: str = "") -> None:
+        self.pace.advance(n, kind)
         finished, now = self.pace.done >= self.pace.total, time.monotonic()
         if self.finished or (now - self.last < PLAIN_EVERY_S and not finished):
             return
         self.last, self.finished = now, finished
-        parts = (f"{self.pace.done:.0f}/{self.pace.total:.0f}", self.pace.rate, self.pace.left, note)
+        parts = (self.pace.count, self.pace.rate, self.pace.left, note)
         say(f"{self.label}: {', '.join(part for part in parts if part)}")

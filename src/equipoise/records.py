@@ -184,7 +184,8 @@ class Prediction(Row):
         phrasing: 0 is the trained one.
         output: the whole answer, so that it can be scored again without a model.
         score: what the task counts.
-        exact, call: the same syntax as `gold`; the new call is used and the old one is not. None where it cannot be asked.
+        exact: the answer has the syntax of `gold`.
+        call: the new call is used and the old one is not. None where the item is no call, as `published_score` is.
         cut: the answer did not end by itself before its token limit.
     """
 

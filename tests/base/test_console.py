@@ -191,3 +191,17 @@ def test_redirected_progress_is_plain_and_on_stderr():
     assert done.stdout == ""
     assert "work [x]: 4/4, " in done.stderr
     assert "\x1b" not in done.stderr
+
+
+def test_time_left_of_several_kinds_of_work_uses_the_rate_of_each(capsys, clock):
+    """Asking takes 1 s a question, training 0.1 s a token: after a tenth of the time the rest is known within 30%."""
+    work = {"train": 1000.0, "ask": 100.0}  # 100 s each
+    with console.progress(work, "grid") as bar:
+        for _ in range(10):
+            clock.turn(1.0)
+            bar.advance(1, kind="ask")
+        for _ in range(10):
+            clock.turn(1.0)
+            bar.advance(10, kind="train")
+    told = [line for line in capsys.readouterr().err.splitlines() if "left" in line]
+    assert told[-1] == "grid: 10%, 3:00 left"

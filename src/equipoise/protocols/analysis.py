@@ -1,6 +1,6 @@
 """From a flat table of results to verdicts: means with intervals, tests, checks, and plain sentences. Torch-free."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from equipoise.metrics.statistics import holm, mean_interval
@@ -22,6 +22,7 @@ def analyze(
     alpha: float = 0.05,
     safety_threshold: float = 0.95,
     predictions: Iterable[Prediction] = (),
+    unmeasured: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Analyse a table of results, paired by seed, whatever arms and tasks it holds.
 
@@ -32,6 +33,8 @@ def analyze(
         safety_threshold: for retention over the untrained model's (method `untrained`).
         predictions: item-level scores; with them there are intervals that cover other items too (bootstrap over seeds
             and items), and a single seed can be tested over its items.
+        unmeasured: tasks that the untrained model leaves no room to measure, each with the reason; claims about them
+            are not judged.
 
     Returns:
         What `analysis.json` holds: `arms`, `seeds`, `tasks`, `untrained`, `hypotheses`, `safety`,
@@ -42,6 +45,7 @@ def analyze(
     """
     scores = pivot(results, predictions)
     claims = PROTOCOLS[protocol or "a"].claims
+    unmeasured = dict(unmeasured or {})
     found = {
         "schema_version": SCHEMA_VERSION,
         "protocol": protocol,
@@ -49,7 +53,10 @@ def analyze(
         "tasks": scores.tasks,
         "arms": {arm: {task: _summary(scores, arm, task) for task in scores.values[arm]} for arm in scores.arms},
         "untrained": scores.untrained,
-        "hypotheses": judge_claims(scores, claims, margin=margin, alpha=alpha, whole=protocol is not None),
+        "hypotheses": judge_claims(
+            scores, claims, margin=margin, alpha=alpha, whole=protocol is not None, unmeasured=unmeasured
+        ),
+        "cannot_tell": unmeasured,
         "safety": safety(scores, threshold=safety_threshold),
         "correction_share_of_sft": shares_of_sft(scores),
         "comparisons": comparisons(scores),
@@ -92,7 +99,7 @@ def comparisons(scores: Scores) -> list[dict[str, Any]]:
 
 def _notes(scores: Scores, found: dict[str, Any]) -> list[str]:
     """Say what a reader has to know to take the numbers for what they are."""
-    notes = []
+    notes = [f"{task} cannot be measured here: {reason}." for task, reason in found["cannot_tell"].items()]
     if len(scores.seeds) == 1:
         notes.append("One seed: what another seed would give is not known.")
     elif scores.seeds:

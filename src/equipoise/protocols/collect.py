@@ -9,6 +9,7 @@ from typing import Any
 from equipoise.journal import read_journal, write_atomic, write_json, write_jsonl
 from equipoise.metrics.detection import detection
 from equipoise.protocols.analysis import analyze
+from equipoise.protocols.kept import KEEP_TASKS, cannot_tell, changes, knowledge, known_only, untrained_answers
 from equipoise.protocols.summary import summary
 from equipoise.records import Prediction, Result
 
@@ -28,8 +29,12 @@ def finish(
     cells = [row["cell"] for row in rows]
     results = [Result(**row) for cell in cells for row in _read(folder, cell, "results.json")]
     predictions = [Prediction(**row) for cell in cells for row in _rows(folder, cell, "predictions.jsonl")]
-    write_json(folder / "results.json", [row.model_dump() for row in results])
     write_jsonl(folder / "predictions.jsonl", [row.model_dump() for row in predictions])
+    answered = untrained_answers(predictions)
+    write_jsonl(folder / "changes.jsonl", changes(predictions, answered))
+    predictions = known_only(predictions, answered)
+    results = of_what_was_known(results, predictions)
+    write_json(folder / "results.json", [row.model_dump() for row in results])
     before = _rows(folder, UNTRAINED, "tokens.jsonl")
     write_jsonl(folder / "tokens.jsonl", tokens_before_and_after(folder, before, cells))
     if {"sft", "r-eaft"} <= {row.method for row in results}:
@@ -37,13 +42,35 @@ def finish(
     probes = _rows(folder, UNTRAINED, "probes.jsonl")
     if any(row["knowledge"] for row in probes):
         write_json(folder / "detection.json", detection(probes, tau_in_use=tau, vocab_size=rows[0]["vocab_size"]))
-    analysis = analyze(results, protocol=protocol, margin=margin, predictions=predictions)
+    counts = knowledge(answered)
+    analysis = analyze(
+        results, protocol=protocol, margin=margin, predictions=predictions, unmeasured=cannot_tell(counts)
+    )
+    analysis["known"] = counts
     notes = [f"{row['cell']} is left out: {row['failed']}." for row in journalled if "failed" in row]
     notes += ["locality: asked of rows that were trained on too, so it says nothing of others."] if rehearsed else []
     analysis["notes"] = [*notes, *analysis["notes"]]
     write_json(folder / "analysis.json", analysis)
     write_atomic(folder / "SUMMARY.md", summary(analysis))
     return analysis
+
+
+def of_what_was_known(results: list[Result], predictions: list[Prediction]) -> list[Result]:
+    """Replace the shares of right answers on keep tasks by the shares of what the untrained model knew.
+
+    Args:
+        predictions: without the questions that it did not know.
+    """
+    scores: dict[tuple[str, int, str], list[float]] = defaultdict(list)
+    for row in predictions:
+        scores[row.method, row.seed, row.task].append(row.score)
+    kept = []
+    for row in results:
+        if row.task not in KEEP_TASKS or row.metric != "accuracy":
+            kept.append(row)
+        elif values := scores.get((row.method, row.seed, row.task)):
+            kept.append(row.model_copy(update={"value": fmean(values), "n": len(values)}))
+    return kept
 
 
 def _read(folder: Path, cell: str, name: str) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The claims of a protocol, tested as one family."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from equipoise.metrics.statistics import holm, mean_interval
@@ -10,10 +10,17 @@ from equipoise.protocols.scores import Scores
 from equipoise.protocols.wording import did, difference, interval, number, p_value
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED, UNTESTED = "supported", "not supported", "undecided", "cannot be tested"
+CANNOT_TELL = "cannot tell"  # the measure is at its floor or ceiling
 
 
 def judge_claims(
-    scores: Scores, claims: Sequence[Claim], *, margin: float, alpha: float, whole: bool
+    scores: Scores,
+    claims: Sequence[Claim],
+    *,
+    margin: float,
+    alpha: float,
+    whole: bool,
+    unmeasured: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Test the claims and adjust their p-values by Holm's method, over those that can be tested.
 
@@ -23,11 +30,17 @@ def judge_claims(
     Args:
         margin: within which two arms count as alike, in the unit of the values.
         whole: list every claim, also one whose arms are not in the table.
+        unmeasured: tasks that cannot be measured, each with the reason. Claims about them are not judged, and neither
+            is superiority where both arms are at the floor.
     """
     rows = []
     for claim in claims:
-        absent = _absent(scores, claim)
-        if not absent:
+        absent, blind = _absent(scores, claim), _blind(scores, claim, unmeasured or {})
+        if blind and (whole or not absent):
+            row = BLANK | {"test": "none", "problem": blind, "unit": "seed"}
+            sentence = f"Not judged: {blind}."
+            rows.append({"id": claim.id, "claim": claim.text, "verdict": CANNOT_TELL} | row | {"sentence": sentence})
+        elif not absent:
             rows.append(_tested(scores, claim, margin, alpha))
         elif whole:
             row = BLANK | {"test": "none", "problem": absent, "unit": "seed", "sentence": f"Not tested: {absent}."}
@@ -47,6 +60,17 @@ def _absent(scores: Scores, claim: Claim) -> str | None:
             return f"there is no arm {name}"
         if not scores.of(arm, claim.task):
             return f"{arm} has no {claim.task}"
+    return None
+
+
+def _blind(scores: Scores, claim: Claim, unmeasured: Mapping[str, str]) -> str | None:
+    """Say why the claim's task shows nothing, if it does not."""
+    if claim.task in unmeasured:
+        return f"{claim.task} cannot be measured here, since {unmeasured[claim.task]}"
+    arms = [scores.of(scores.find(name), claim.task) for name in (claim.arm, claim.other)]
+    at_floor = all(arms) and not any(value for arm in arms for value in arm.values())
+    if at_floor and claim.task not in scores.falling:
+        return f"both arms are at the floor of {claim.task} (0%), so there is no difference to see"
     return None
 
 

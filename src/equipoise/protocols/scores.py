@@ -11,7 +11,10 @@ from equipoise.errors import UserError
 from equipoise.records import Prediction, Result
 
 UNTRAINED = "untrained"
-TASKS = ("correction", "generalisation", "locality", "retention")
+TASKS = (
+    *("correction", "generalisation", "efficacy", "paraphrase efficacy"),
+    *("locality", "preference kept", "retention", "held-out nll", "drift"),
+)
 Floats = NDArray[np.float64]
 
 
