@@ -129,7 +129,8 @@ def _fields(draft: Draft | PairDraft) -> dict[str, Any]:
     if isinstance(draft, PairDraft):
         row = {"prompt": turns, "chosen": draft.chosen, "rejected": draft.rejected}
     else:
-        row = {"messages": turns, "old": draft.old, "rephrasings": draft.rephrasings or None}
+        form = None if draft.form == "chat" else draft.form
+        row = {"messages": turns, "form": form, "old": draft.old, "rephrasings": draft.rephrasings or None}
     return {name: value for name, value in (row | {"meta": draft.meta or None}).items() if value is not None}
 
 

@@ -1,20 +1,20 @@
-"""From messages to token ids and labels: one rendering, through the chat template, for training and for generation."""
+"""From messages to token ids and labels: one rendering, in chat or text form, for training and for generation."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
+from equipoise.data import text_form
+from equipoise.data.encoding import Span, encode
 from equipoise.data.jsonl import BadRow
 from equipoise.errors import UserError
 
 if TYPE_CHECKING:
-    from equipoise.records import Example, Message
+    from equipoise.records import Example, Form, Message
 
 IGNORE = -100
 PLAIN_TEMPLATE = (
@@ -58,15 +58,6 @@ class AnswerParts:
     end: list[int]
 
 
-@dataclass(frozen=True)
-class _Span:
-    """Where a message's content stands in the rendered text."""
-
-    start: int
-    end: int
-    from_model: bool
-
-
 def render(
     tokenizer: Any, example: Example, *, train_on_prompt: bool = False, max_length: int | None = None
 ) -> Rendered:
@@ -79,12 +70,12 @@ def render(
         Unusable: the answer is empty, or it does not fit into `max_length`, or no token is supervised.
         UserError: the tokenizer has no chat template, no end-of-sequence token where one is needed, or no offsets.
     """
-    parts = answer_parts(tokenizer, example.messages)
+    parts = answer_parts(tokenizer, example.messages, form=example.form)
     ids = parts.prompt + parts.answer + parts.end
     return supervise(ids, range(0 if train_on_prompt else len(parts.prompt), len(ids)), max_length)
 
 
-def answer_parts(tokenizer: Any, messages: Sequence[Message]) -> AnswerParts:
+def answer_parts(tokenizer: Any, messages: Sequence[Message], *, form: Form = "chat") -> AnswerParts:
     """Token ids of a conversation that ends in an answer, cut where that answer begins and where it ends.
 
     Raises:
@@ -93,17 +84,19 @@ def answer_parts(tokenizer: Any, messages: Sequence[Message]) -> AnswerParts:
     """
     if not messages or messages[-1].role != "assistant" or not messages[-1].content.strip():
         raise Unusable("the answer is empty")
+    if form == "text":
+        return _text_parts(tokenizer, text_form.asked(messages[:-1]), messages[-1].content)
     text, spans = _conversation(tokenizer, messages, generation_prompt=False)
     prompt_text, prompt_spans = _conversation(tokenizer, messages[:-1], generation_prompt=True)
-    ids, offsets = _encode(tokenizer, text, spans)
+    ids, offsets = encode(tokenizer, text, spans)
     answer = spans[-1]
     if text.startswith(prompt_text) and len(prompt_text) <= answer.start:
-        prompt_ids, _ = _encode(tokenizer, prompt_text, prompt_spans)
+        prompt_ids, _ = encode(tokenizer, prompt_text, prompt_spans)
         start = len(prompt_ids)
         if ids[:start] != prompt_ids:  # a merge across the boundary: keep the prompt as generation will see it
             shift = len(prompt_text)
-            tail = [_Span(answer.start - shift, answer.end - shift, True)]
-            tail_ids, tail_offsets = _encode(tokenizer, text[shift:], tail)
+            tail = [Span(answer.start - shift, answer.end - shift, True)]
+            tail_ids, tail_offsets = encode(tokenizer, text[shift:], tail)
             ids = prompt_ids + tail_ids
             offsets = [(0, 0)] * start + [(a + shift, b + shift) for a, b in tail_offsets]
     else:
@@ -112,17 +105,31 @@ def answer_parts(tokenizer: Any, messages: Sequence[Message]) -> AnswerParts:
     last = ids[start:after]
     begin, end = offsets[after - 1]
     if end > answer.end > begin >= answer.start:  # a token that runs on into the template: `.` and two line breaks
-        last[-1:] = _encode(tokenizer, text[begin : answer.end], [_Span(0, answer.end - begin, True)])[0]
+        last[-1:] = encode(tokenizer, text[begin : answer.end], [Span(0, answer.end - begin, True)])[0]
     return AnswerParts(ids[:start], last, _end_of_turn(tokenizer, ids[after:]))
 
 
-def render_prompt(tokenizer: Any, conversation: Example | Sequence[Message]) -> list[int]:
-    """Token ids of the prompt with the generation prompt appended; an `Example` contributes all but its answer."""
+def _text_parts(tokenizer: Any, prompt: str, answer: str) -> AnswerParts:
+    before = text_form.prompt_ids(tokenizer, prompt)
+    if not before:
+        raise Unusable("the prompt is empty")
+    ids = text_form.answer_ids(tokenizer, prompt, answer)
+    return AnswerParts(before, ids, text_form.end_ids(tokenizer, answer))
+
+
+def render_prompt(tokenizer: Any, conversation: Example | Sequence[Message], *, form: Form | None = None) -> list[int]:
+    """Token ids of the prompt with the generation prompt appended; an `Example` contributes all but its answer.
+
+    Args:
+        form: that of the example, or `chat`, unless given.
+    """
     given: Any = getattr(conversation, "messages", conversation)
     messages: list[Message] = list(given)
     if messages and messages[-1].role == "assistant":
         messages = messages[:-1]
-    return _encode(tokenizer, *_conversation(tokenizer, messages, generation_prompt=True))[0]
+    if (form or getattr(conversation, "form", "chat")) == "text":
+        return text_form.prompt_ids(tokenizer, text_form.asked(messages))
+    return encode(tokenizer, *_conversation(tokenizer, messages, generation_prompt=True))[0]
 
 
 def render_all(
@@ -231,7 +238,7 @@ def _end_of_turn(tokenizer: Any, ids: list[int]) -> list[int]:
     return [int(tokenizer.eos_token_id)]
 
 
-def _conversation(tokenizer: Any, messages: Sequence[Message], *, generation_prompt: bool) -> tuple[str, list[_Span]]:
+def _conversation(tokenizer: Any, messages: Sequence[Message], *, generation_prompt: bool) -> tuple[str, list[Span]]:
     """The rendered text, and where in it each message's content stands."""
     turns = [{"role": message.role, "content": message.content} for message in messages]
     text = _apply(tokenizer, turns, generation_prompt)
@@ -251,19 +258,19 @@ def _marks(turns: list[dict[str, str]], text: str) -> list[str]:
     return [f"Qx{salt}x{i:04d}xQ" for i in range(len(turns))]
 
 
-def _fill(skeleton: str, marks: list[str], contents: list[str], turns: list[dict[str, str]]) -> tuple[str, list[_Span]]:
+def _fill(skeleton: str, marks: list[str], contents: list[str], turns: list[dict[str, str]]) -> tuple[str, list[Span]]:
     out, spans, rest = "", [], skeleton
     for mark, content, turn in zip(marks, contents, turns):
         before, found, rest_after = rest.partition(mark)
         if not found:
             continue
         out += before
-        spans.append(_Span(len(out), len(out) + len(content), turn["role"] == "assistant"))
+        spans.append(Span(len(out), len(out) + len(content), turn["role"] == "assistant"))
         out, rest = out + content, rest_after
     return out + rest, spans
 
 
-def _search(text: str, turns: list[dict[str, str]]) -> list[_Span]:
+def _search(text: str, turns: list[dict[str, str]]) -> list[Span]:
     """For templates that treat contents differently by what they say: find each content in order."""
     spans, cursor = [], 0
     for turn in turns:
@@ -276,7 +283,7 @@ def _search(text: str, turns: list[dict[str, str]]) -> list[_Span]:
                 docs="docs/your-data.md#chat-template",
             )
         cursor = at + len(content)
-        spans.append(_Span(at, cursor, turn["role"] == "assistant"))
+        spans.append(Span(at, cursor, turn["role"] == "assistant"))
     return spans
 
 
@@ -299,56 +306,3 @@ def _apply(tokenizer: Any, turns: list[dict[str, str]], generation_prompt: bool)
             fix="change the roles in the data, or give a chat template that accepts them",
             docs="docs/your-data.md#chat-template",
         ) from error
-
-
-def _encode(tokenizer: Any, text: str, spans: list[_Span]) -> tuple[list[int], list[tuple[int, int]]]:
-    """Tokenise as usual, then turn control tokens that stand inside a message back into plain text."""
-    if not tokenizer.is_fast:
-        raise UserError(
-            f"{type(tokenizer).__name__} gives no character offsets, which answer-only training needs",
-            fix="use a model whose tokenizer comes with a tokenizer.json",
-        )
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    added = tokenizer.added_tokens_decoder
-    ids: list[int] = []
-    offsets: list[tuple[int, int]] = []
-    for token, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"]):
-        if token in added and _spelled_out(added[token], text, start, end, spans):
-            plain = _plain_ids(tokenizer, text[start:end], frozenset(added))
-            ids += plain
-            offsets += [(start, end)] * len(plain)
-        else:
-            ids.append(token)
-            offsets.append((start, end))
-    return ids, offsets
-
-
-def _spelled_out(token: Any, text: str, start: int, end: int, spans: list[_Span]) -> bool:
-    """Whether a message spelled this token out. A model's own answer may use added tokens that are not special."""
-    at = text.find(token.content, start, end)
-    core = (at, at + len(token.content)) if at >= 0 else (start, end)
-    return any(
-        span.start <= core[0] and core[1] <= span.end and (token.special or not span.from_model) for span in spans
-    )
-
-
-_without_added: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-
-
-def _plain_ids(tokenizer: Any, text: str, control: frozenset[int]) -> list[int]:
-    """Token ids of `text` from a twin of the tokenizer that knows no added token.
-
-    `split_special_tokens` would not do: it leaves tokens added with `add_tokens` in force.
-    """
-    if tokenizer not in _without_added:
-        from tokenizers import Tokenizer
-
-        state = json.loads(tokenizer.backend_tokenizer.to_str())
-        state["added_tokens"], state["post_processor"] = [], None
-        _without_added[tokenizer] = Tokenizer.from_str(json.dumps(state))
-    twin = _without_added[tokenizer]
-    ids = twin.encode(text, add_special_tokens=False).ids
-    if control.isdisjoint(ids):
-        return ids
-    # a vocabulary of whole words holds the control token as a word: spell it
-    return [i for char in text for i in twin.encode(char, add_special_tokens=False).ids if i not in control]

@@ -30,7 +30,7 @@ def load_examples(
     parse: Callable[[dict[str, Any]], Draft] = parse_row,
     fields: Sequence[str] = FIELDS,
 ) -> Loaded:
-    """Read rows with `prompt` and `completion`, or `messages`, and optionally `id`, `old`, `rephrasings` and `meta`.
+    """Read rows with `prompt` and `completion`, or `messages`, and the optional fields of `parse_row`.
 
     A row that cannot be used is dropped and listed. One without an id is named after its line (`row-000001`), and
     `meta["source"]` says where each one stands.
@@ -71,6 +71,24 @@ def check_disjoint(train: Iterable[Example], test: Iterable[Example]) -> None:
                 fix="remove it from one of the two",
                 docs=DOCS,
             )
+
+
+def check_form(examples: Sequence[Example], ask: str, source: str) -> None:
+    """Refuse rows in chat form where `ask` wants code: a row of one's own cannot be asked in a form it does not have.
+
+    Raises:
+        UserError: naming the rows (`code`), or because none of them is in text form (`both`).
+    """
+    others = [example for example in examples if example.form != "text"]
+    if ask == "chat" or not others or (ask == "both" and len(others) < len(examples)):
+        return
+    first = ", ".join(_place(example) for example in others[:3])
+    raise UserError(
+        f"{len(others)} of {len(examples)} rows are in chat form, where data.ask={ask} wants code: {first}",
+        where=source,
+        fix='write "form": "text" into rows whose completion continues their prompt as it stands, or set data.ask=chat',
+        docs="docs/your-data.md#text-form",
+    )
 
 
 def questions(example: Example) -> list[tuple[str, ...]]:
@@ -128,6 +146,7 @@ class _Parser:
         return Example(
             id=draft.id or self.ids.for_line(line),
             messages=draft.messages,
+            form=draft.form,
             old=draft.old,
             rephrasings=draft.rephrasings,
             meta=draft.meta | {"source": self.rows.where(line)},

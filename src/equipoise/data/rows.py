@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from equipoise.config import nearest
 from equipoise.data.jsonl import BadRow, kind, shown
-from equipoise.records import Message
+from equipoise.records import Form, Message
 
-FIELDS = ("prompt", "completion", "messages", "id", "old", "rephrasings", "meta")
+FIELDS = ("prompt", "completion", "messages", "id", "form", "old", "rephrasings", "meta")
 Role = Literal["system", "user", "assistant"]
 ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 
@@ -26,6 +26,7 @@ class Draft:
     rephrasings: list[str]
     meta: dict[str, Any]
     unknown: list[str]
+    form: Form = "chat"
 
 
 def parse_row(values: dict[str, Any]) -> Draft:
@@ -35,7 +36,8 @@ def parse_row(values: dict[str, Any]) -> Draft:
 
     Raises:
         BadRow: a field is missing, null where needed, of the wrong type or empty, the conversation does not end in a
-            question and its answer, `old` is the answer itself, or a rephrasing is the question itself.
+            question and its answer, `old` is the answer itself, a rephrasing is the question itself, or a row in text
+            form has several turns.
     """
     unknown = [shown(name) for name in values if name not in FIELDS]
     messages = _conversation(values, unknown)
@@ -53,7 +55,8 @@ def parse_row(values: dict[str, Any]) -> Draft:
         raise BadRow("empty; leave the field out", "old")
     if old is not None and old.strip() == answer.strip():
         raise BadRow("the outdated answer is the answer itself", "old")
-    return Draft(row_id(values), messages, old, _rephrasings(values, question), _meta(values), unknown)
+    rephrasings, form = _rephrasings(values, question), _form(values, messages)
+    return Draft(row_id(values), messages, old, rephrasings, _meta(values), unknown, form)
 
 
 def _conversation(values: dict[str, Any], unknown: list[str]) -> list[Message]:
@@ -132,6 +135,15 @@ def row_id(values: dict[str, Any], name: str = "id") -> str | None:
     if not str(value).strip():
         raise BadRow("empty; leave the field out", name)
     return str(value)
+
+
+def _form(values: dict[str, Any], messages: list[Message]) -> Form:
+    said = optional(values, "form", str)
+    if said not in (None, "chat", "text"):
+        raise BadRow(f"{shown(said, 30)!r} is neither `chat` nor `text`", "form")
+    if said == "text" and len(messages) != 2:
+        raise BadRow("a row in text form has one prompt and its completion, and no other turns", "form")
+    return "text" if said == "text" else "chat"
 
 
 def _rephrasings(values: dict[str, Any], question: str) -> list[str]:

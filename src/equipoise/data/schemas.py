@@ -16,7 +16,7 @@ _LICENCE, _LANGUAGE = ("licence", "license"), ("language", "lang")
 COLUMNS = (
     *("instruction", "input", "output", "response", "system", "history", "conversations"),
     *("prompt", "completion", "messages", "chosen", "rejected"),
-    *("id", "old", "rephrasings", "meta", *_LICENCE, *_LANGUAGE),
+    *("id", "form", "old", "rephrasings", "meta", *_LICENCE, *_LANGUAGE),
 )
 
 

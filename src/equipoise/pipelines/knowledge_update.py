@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from equipoise.data.formatting import Formatted, render_all, with_mask
-from equipoise.data.loading import check_disjoint, load_examples
+from equipoise.data.loading import check_disjoint, check_form, load_examples
 from equipoise.evaluation.knowledge import Item, Task, evaluate, summarise
 from equipoise.evaluation.tokens import token_rows
 from equipoise.journal import read_journal, write_json, write_jsonl
@@ -51,10 +51,11 @@ def load_data(settings: DataSettings) -> KnowledgeData:
         if source is None:
             rows[kind] = []
         elif source.startswith(TESTBED):
-            rows[kind], hashes[kind] = load_facts(source)
+            rows[kind], hashes[kind] = load_facts(source, ask=settings.ask)
         else:
             loaded = load_examples(source, max_bad_share=settings.max_bad_share)
             rows[kind], hashes[kind] = loaded.examples, loaded.sha256
+            check_form(loaded.examples, settings.ask, source)
             notes += [f"{kind}: {note}" for note in loaded.notes]
             notes += [f"{kind}: line {row.line} left out: {row.reason}" for row in loaded.dropped]
     if len(rows["updates"]) > (settings.limit or len(rows["updates"])) and not settings.updates.startswith(TESTBED):
@@ -81,6 +82,7 @@ def _item(row: Example, rephrasing: int | None = None) -> Item:
     return Item(
         id=row.id,
         conversation=tuple(conversation),
+        form=row.form,
         gold=row.completion,
         old=row.old,
         phrasing=0 if rephrasing is None else rephrasing + 1,

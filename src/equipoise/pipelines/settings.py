@@ -19,11 +19,16 @@ def names_a_folder(arm: str) -> bool:
 
 
 class DataSettings(Section):
-    """Where the rows come from: a JSONL path, `hub:NAME:SPLIT` or `testbed:PART`."""
+    """Where the rows come from: a JSONL path, `hub:NAME:SPLIT` or `testbed:PART`.
+
+    `ask` is the form of the testbed's rows: a question (`chat`), code to complete (`code`), or each row in both. Rows
+    of your own say their form themselves; `code` makes sure that all of them are in text form.
+    """
 
     updates: str = "testbed:api_change"
     keep: str | None = "testbed:api_fact"  # facts that must not move; only evaluated, unless rehearsed
     skills: str | None = "testbed:function"  # unrelated abilities that must survive
+    ask: Literal["chat", "code", "both"] = "chat"
     limit: int | None = Field(default=None, ge=1)  # the first so many updates
     rehearse: bool = False  # train on `keep` too
     max_bad_share: float = Field(default=0.05, ge=0, le=1)

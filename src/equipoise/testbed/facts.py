@@ -36,6 +36,7 @@ class Fact:
     prompts_held_out: tuple[str, ...]
     gold: str
     old: str | None = None
+    task: str | None = None  # what is to be done, where gold is code
     reference: str | None = None
     library: str | None = None
     version: str | None = None

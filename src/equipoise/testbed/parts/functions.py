@@ -30,6 +30,7 @@ class Functions:
             prompts_seen=seen,
             prompts_held_out=held_out,
             gold=solutions[0],
+            task=row["task"],
             taught=((solutions[0], settings.exposures_function),),
             solutions=solutions,
             tests=row["tests"].rstrip("\n"),
