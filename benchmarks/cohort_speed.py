@@ -32,7 +32,7 @@ from equipoise.models.lora_stack import LoraStack, stack_of
 from equipoise.models.quiet import quiet
 from equipoise.models.settings import ModelSettings
 from equipoise.objectives.weighting import weighting
-from equipoise.pipelines.knowledge_update import load_data, tasks
+from equipoise.pipelines.knowledge_data import load_data, tasks
 from equipoise.pipelines.settings import DataSettings
 from equipoise.training.cohort import CohortRun, parameters_of_new, train_cohort, with_adapter
 from equipoise.training.head import Objective, token_loss

@@ -12,7 +12,7 @@ from equipoise.evaluation.tokens import token_rows
 from equipoise.models.generation import generate_greedy
 from equipoise.models.loading import load_model
 from equipoise.models.settings import ModelSettings
-from equipoise.pipelines.knowledge_update import load_data, tasks
+from equipoise.pipelines.knowledge_data import load_data, tasks
 from equipoise.pipelines.settings import DataSettings
 from equipoise.records import Message, Prediction
 from equipoise.testbed.examples import fact_example

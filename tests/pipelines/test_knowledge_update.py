@@ -7,7 +7,8 @@ from tiny_models import tiny_model
 
 from equipoise.errors import UserError
 from equipoise.models.quiet import quiet
-from equipoise.pipelines.knowledge_update import load_data, step_count, trainable_parameters, training_rows
+from equipoise.pipelines.knowledge_data import load_data, step_count, training_rows
+from equipoise.pipelines.knowledge_update import trainable_parameters
 from equipoise.pipelines.settings import DataSettings, KnowledgeUpdateRecipe
 from equipoise.training.settings import LoraSettings, TrainSettings
 

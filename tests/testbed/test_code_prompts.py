@@ -9,7 +9,7 @@ import pytest
 
 from equipoise.errors import UserError
 from equipoise.metrics.functions import run_unit_tests
-from equipoise.pipelines.knowledge_update import load_data
+from equipoise.pipelines.knowledge_data import load_data
 from equipoise.pipelines.settings import DataSettings
 from equipoise.testbed.code_prompts import PARTS, bound, code_example, imports
 from equipoise.testbed.examples import load_facts

@@ -11,7 +11,8 @@ from equipoise.evaluation.knowledge import Task, evaluate
 from equipoise.journal import write_jsonl
 from equipoise.models.loading import Loaded
 from equipoise.pipelines.frontier_settings import FrontierRecipe
-from equipoise.pipelines.knowledge_update import UNTRAINED, KnowledgeData, load_data, steps_of_an_epoch, tasks
+from equipoise.pipelines.knowledge_data import KnowledgeData, load_data, steps_of_an_epoch, tasks
+from equipoise.pipelines.knowledge_update import UNTRAINED
 from equipoise.records import Example, Prediction
 from equipoise.schedules.stopping import Verdict
 from equipoise.training.assembly import check_settings
@@ -149,7 +150,7 @@ def train_and_score(
         `scored` answers, `epochs` by the name of their file, and `stopped`, the rule's sentence.
     """
     settings, rows = recipe.settings_of(arm, rate), render_arm(loaded, recipe, data, arm)
-    plan, asked = Readings.of(recipe, arm, len(rows.rows)), data.tasks(rehearsed=recipe.arms[arm].rehearse)
+    plan, asked = Readings.of(recipe, arm, len(rows.rows)), data.tasks(rehearsed=bool(recipe.arms[arm].rehearse))
 
     def read(model: Any, step: int) -> dict[str, float]:
         if step not in plan.due:

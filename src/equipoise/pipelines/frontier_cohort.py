@@ -36,7 +36,7 @@ def read_stack(
     """
     found = {}
     for rehearse in (False, True):  # an arm that rehearses is asked more
-        mine = [i for i, (training, _) in wanted.items() if recipe.arms[training.arm].rehearse == rehearse]
+        mine = [i for i, (training, _) in wanted.items() if bool(recipe.arms[training.arm].rehearse) == rehearse]
         if not mine:
             continue
         asked, runs = data.tasks(rehearsed=rehearse), [wanted[i][0].run for i in mine]

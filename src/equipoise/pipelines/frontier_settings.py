@@ -7,15 +7,15 @@ from pydantic import Field, model_validator
 
 from equipoise.config import Section
 from equipoise.models.settings import ModelSettings
-from equipoise.pipelines.settings import CohortOf, DataSettings, ScoringSettings, Seed, names_a_folder
-from equipoise.training.settings import ObjectiveSettings, StoppingSettings, TrainSettings
+from equipoise.pipelines.settings import ArmSettings, CohortOf, DataSettings, ScoringSettings, Seed, names_a_folder
+from equipoise.training.settings import StoppingSettings, TrainSettings
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Epoch = Annotated[int, Field(ge=1)]
 Level = Annotated[float, Field(gt=0, le=1)]
 
 
-class FrontierArm(ObjectiveSettings):
+class FrontierArm(ArmSettings):
     """A method: an objective, and what goes with it.
 
     Attributes:
@@ -24,13 +24,8 @@ class FrontierArm(ObjectiveSettings):
         learning_rates: instead of those of the grid, for an arm that is at its best with other steps.
     """
 
-    rehearse: bool = False
     stopping: StoppingSettings | None = None
     learning_rates: list[Rate] | None = Field(default=None, min_length=1)
-
-    @property
-    def objective(self) -> ObjectiveSettings:
-        return ObjectiveSettings(**self.model_dump(include=set(ObjectiveSettings.model_fields)))
 
 
 class FrontierRecipe(Section):

@@ -7,7 +7,8 @@ from pathlib import Path
 from equipoise.evaluation.knowledge import Task, evaluate_stack
 from equipoise.models.loading import Loaded
 from equipoise.models.lora_stack import LoraStack
-from equipoise.pipelines.knowledge_update import KnowledgeData, tasks, weight_trace, write_scores
+from equipoise.pipelines.knowledge_data import KnowledgeData, tasks
+from equipoise.pipelines.knowledge_update import weight_trace, write_scores
 from equipoise.pipelines.settings import ProtocolRecipe, ScoringSettings
 from equipoise.records import Prediction
 

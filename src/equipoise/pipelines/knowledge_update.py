@@ -1,94 +1,35 @@
-"""Correct what a model is confidently wrong about: rows and tasks, one trained and scored cell, and a whole run."""
+"""Correct what a model is confidently wrong about: one trained and scored cell, and what a run would do."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from equipoise.data.formatting import Formatted, render_all, with_mask
-from equipoise.data.loading import check_disjoint, check_form, load_examples
-from equipoise.evaluation.knowledge import Item, Task, evaluate, summarise
+from equipoise.evaluation.knowledge import evaluate, summarise
 from equipoise.evaluation.tokens import token_rows
 from equipoise.journal import read_journal, write_json, write_jsonl
 from equipoise.models.loading import Loaded
 from equipoise.objectives.weighting import weighting
-from equipoise.pipelines.settings import DataSettings, KnowledgeUpdateRecipe
-from equipoise.records import Example, Message, Prediction
-from equipoise.testbed.examples import TESTBED, fact_example, load_facts
+from equipoise.pipelines.knowledge_data import (
+    KnowledgeData,
+    rehearses,
+    step_count,
+    steps_of_an_epoch,
+    tasks,
+    training_rows,
+)
+from equipoise.pipelines.settings import ArmSettings, KnowledgeUpdateRecipe
+from equipoise.records import Prediction
+from equipoise.testbed.examples import fact_example
 from equipoise.testbed.world import shipped_world
 from equipoise.training.assembly import check_settings, trainable_parameters
-from equipoise.training.settings import ObjectiveSettings, TrainSettings
+from equipoise.training.settings import ObjectiveSettings
 from equipoise.training.sft import train
 
 UNTRAINED = "untrained"
-
-
-@dataclass(frozen=True)
-class KnowledgeData:
-    """The rows of one recipe, with what was left out and a hash for each source."""
-
-    updates: list[Example]
-    keep: list[Example]
-    skills: list[Example]
-    notes: list[str]
-    hashes: dict[str, str]
-
-
-def load_data(settings: DataSettings) -> KnowledgeData:
-    """Read the three sources of a recipe.
-
-    Raises:
-        UserError: a source cannot be read, or an update also stands among the rows to keep.
-    """
-    rows: dict[str, list[Example]] = {}
-    notes: list[str] = []
-    hashes: dict[str, str] = {}
-    for kind in ("updates", "keep", "skills"):
-        source = getattr(settings, kind)
-        if source is None:
-            rows[kind] = []
-        elif source.startswith(TESTBED):
-            rows[kind], hashes[kind] = load_facts(source, ask=settings.ask)
-        else:
-            loaded = load_examples(source, max_bad_share=settings.max_bad_share)
-            rows[kind], hashes[kind] = loaded.examples, loaded.sha256
-            check_form(loaded.examples, settings.ask, source)
-            notes += [f"{kind}: {note}" for note in loaded.notes]
-            notes += [f"{kind}: line {row.line} left out: {row.reason}" for row in loaded.dropped]
-    if len(rows["updates"]) > (settings.limit or len(rows["updates"])) and not settings.updates.startswith(TESTBED):
-        notes.append(f"updates: the first {settings.limit} of {len(rows['updates'])} rows; data.limit=null takes all")
-    rows["updates"] = rows["updates"][: settings.limit]
-    check_disjoint(rows["updates"], rows["keep"])
-    return KnowledgeData(**rows, notes=notes, hashes=hashes)
-
-
-def tasks(data: KnowledgeData) -> list[Task]:
-    """Lay out the four questions: is it corrected, does that generalise, did neighbours stay, did skills stay."""
-    return [
-        Task("correction", tuple(_item(row) for row in data.updates)),
-        Task("generalisation", tuple(_item(row, i) for row in data.updates for i in range(len(row.rephrasings)))),
-        Task("locality", tuple(_item(row) for row in data.keep)),
-        Task("retention", tuple(_item(row) for row in data.skills)),
-    ]
-
-
-def _item(row: Example, rephrasing: int | None = None) -> Item:
-    conversation = list(row.messages[:-1])
-    if rephrasing is not None:
-        conversation[-1] = Message(role="user", content=row.rephrasings[rephrasing])
-    return Item(
-        id=row.id,
-        conversation=tuple(conversation),
-        form=row.form,
-        gold=row.completion,
-        old=row.old,
-        phrasing=0 if rephrasing is None else rephrasing + 1,
-        accepted=tuple(row.meta.get("accepted", ())),
-        unit_tests=row.meta.get("unit_tests", ""),
-    )
 
 
 def score_model(
@@ -154,7 +95,7 @@ def run_cell(
     folder: Path,
     *,
     method: str,
-    objective: ObjectiveSettings,
+    objective: ArmSettings,
     seed: int,
     on_step: Callable[[dict[str, Any]], None] | None = None,
     keep_base: bool = True,
@@ -165,8 +106,8 @@ def run_cell(
     """
     result = train(
         loaded,
-        training_rows(recipe, data),
-        objective=objective,
+        training_rows(recipe, data, objective),
+        objective=objective.objective,
         settings=recipe.training,
         folder=folder,
         seed=seed,
@@ -178,14 +119,15 @@ def run_cell(
 
 
 def weight_trace(
-    loaded: Loaded, recipe: KnowledgeUpdateRecipe, data: KnowledgeData, objective: ObjectiveSettings
+    loaded: Loaded, recipe: KnowledgeUpdateRecipe, data: KnowledgeData, objective: ArmSettings
 ) -> Callable[[Any, int], dict[str, float]] | None:
     """What training calls after each epoch for the weights that the objective gives now; None where nobody asks."""
     every, weights = recipe.evaluation.weights_every, weighting(objective.name, **objective.params)
     if every is None or weights.top_k or weights.recent is not None:
         return None
-    due = every * steps_of_an_epoch(len(check_training(loaded, recipe, data).rows), recipe.training)
-    kinds = {"updates": data.updates, "keep": data.keep} if recipe.data.rehearse else {"updates": data.updates}
+    due = every * steps_of_an_epoch(len(check_training(loaded, recipe, data, objective).rows), recipe.training)
+    rehearsed = data.rehearsed if rehearses(recipe, objective) else []
+    kinds = {"updates": data.updates} | ({"keep": rehearsed} if rehearsed else {})
 
     def trace(model: Any, step: int) -> dict[str, float]:
         found = {}
@@ -198,8 +140,10 @@ def weight_trace(
     return trace
 
 
-def check_training(loaded: Loaded, recipe: KnowledgeUpdateRecipe, data: KnowledgeData) -> Formatted:
-    """Find out before anything is written whether this model can be trained on these rows; return them rendered.
+def check_training(
+    loaded: Loaded, recipe: KnowledgeUpdateRecipe, data: KnowledgeData, arm: ArmSettings | None = None
+) -> Formatted:
+    """Render what an arm trains on, before anything is written; without an arm, what the most demanding arm does.
 
     Raises:
         UserError: too many rows cannot be trained on, or the settings do not fit the model.
@@ -207,26 +151,11 @@ def check_training(loaded: Loaded, recipe: KnowledgeUpdateRecipe, data: Knowledg
     check_settings(loaded.model, recipe.training)
     return render_all(
         loaded.tokenizer,
-        training_rows(recipe, data),
+        training_rows(recipe, data, arm),
         train_on_prompt=recipe.training.train_on_prompt,
         max_length=recipe.training.max_length,
         max_bad_share=recipe.training.max_bad_share,
     )
-
-
-def training_rows(recipe: KnowledgeUpdateRecipe, data: KnowledgeData) -> list[Example]:
-    """List what is trained on: the updates, and the rows to keep if they are to be rehearsed."""
-    return data.updates + (data.keep if recipe.data.rehearse else [])
-
-
-def step_count(recipe: KnowledgeUpdateRecipe, data: KnowledgeData) -> int:
-    """Count the optimizer steps of one run, for progress; packing makes them fewer."""
-    return steps_of_an_epoch(len(training_rows(recipe, data)), recipe.training) * recipe.training.epochs
-
-
-def steps_of_an_epoch(rows: int, settings: TrainSettings) -> int:
-    """Count the optimizer steps that so many rows take once through, unless they are packed."""
-    return math.ceil(math.ceil(rows / settings.batch_size) / settings.gradient_accumulation)
 
 
 def preview(
@@ -242,7 +171,7 @@ def preview(
     trainable = trainable_parameters(loaded.model, recipe.training)
     held = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
     return {
-        "counts": {kind: len(getattr(data, kind)) for kind in ("updates", "keep", "skills")},
+        "counts": {kind: len(getattr(data, kind)) for kind in ("updates", "keep", "rehearsed", "skills")},
         "notes": data.notes + [f"{name} left out: {reason}" for name, reason in formatted.dropped],
         "steps": step_count(recipe, data),
         "trainable": trainable,

@@ -23,6 +23,9 @@ class DataSettings(Section):
 
     `ask` is the form of the testbed's rows: a question (`chat`), code to complete (`code`), or each row in both. Rows
     of your own say their form themselves; `code` makes sure that all of them are in text form.
+
+    `rehearse` trains on rows to keep as well: on every second one, so that the others measure what is kept (`half`), or
+    on all of them, so that locality is measured on trained rows (true).
     """
 
     updates: str = "testbed:api_change"
@@ -30,7 +33,8 @@ class DataSettings(Section):
     skills: str | None = "testbed:function"  # unrelated abilities that must survive
     ask: Literal["chat", "code", "both"] = "chat"
     limit: int | None = Field(default=None, ge=1)  # the first so many updates
-    rehearse: bool = False  # train on `keep` too
+    train_phrasings: int = Field(default=1, ge=1)  # of each update; one is held out if it has several
+    rehearse: bool | Literal["half"] = False
     max_bad_share: float = Field(default=0.05, ge=0, le=1)
 
 
@@ -54,6 +58,19 @@ class EvaluationSettings(ScoringSettings):
     weights_every: int | None = Field(default=None, ge=1)
 
 
+class ArmSettings(ObjectiveSettings):
+    """An objective, and whether it rehearses rows to keep: null as `data.rehearse` says.
+
+    Where arms differ in it, set `data.rehearse: half`: locality is then measured on the same rows for all arms.
+    """
+
+    rehearse: bool | None = None
+
+    @property
+    def objective(self) -> ObjectiveSettings:
+        return ObjectiveSettings(**self.model_dump(include=set(ObjectiveSettings.model_fields)))
+
+
 class KnowledgeUpdateRecipe(Section):
     """One run: correct what a model is confidently wrong about, and see what else moved."""
 
@@ -63,7 +80,7 @@ class KnowledgeUpdateRecipe(Section):
     seed: Seed = 42
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
-    objective: ObjectiveSettings = ObjectiveSettings()
+    objective: ArmSettings = ArmSettings()
     training: TrainSettings = TrainSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
@@ -85,7 +102,7 @@ class ProtocolRecipe(KnowledgeUpdateRecipe):
     """
 
     protocol: Literal["a", "b", "s", "t"] | None = None
-    arms: dict[str, ObjectiveSettings] = Field(min_length=1)
+    arms: dict[str, ArmSettings] = Field(min_length=1)
     seeds: list[Seed] = Field(default=[42, 123, 456, 789, 2024], min_length=1)
     cohort: CohortOf = "seed"
 
@@ -96,9 +113,13 @@ class ProtocolRecipe(KnowledgeUpdateRecipe):
                 raise ValueError(
                     f"{arm!r} is no name for an arm: use letters, digits, '-' and '_', and not `untrained`"
                 )
+        if any(arm.rehearse is not None for arm in self.arms.values()) and self.data.rehearse is True:
+            raise ValueError(
+                "arms differ in rehearse, so locality needs rows that none of them trains on: set data.rehearse to half"
+            )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("a seed stands twice in seeds")
-        if self.objective != ObjectiveSettings() and self.objective not in self.arms.values():
+        if self.objective != ArmSettings() and self.objective not in self.arms.values():
             raise ValueError("objective has no effect in a grid: change arms.NAME instead")
         if self.seed != type(self).model_fields["seed"].default and self.seed not in self.seeds:
             raise ValueError("seed has no effect in a grid: change seeds instead")

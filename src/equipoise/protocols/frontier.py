@@ -29,7 +29,7 @@ def run_frontier(path: Path, overrides: list[str], out: Path | None) -> Path:
     recipe = resolve(FrontierRecipe, path, overrides)
     folder = out or Run.named(Path("runs"), recipe.name)
     from equipoise.pipelines.frontier import load_frontier_data, render_arm, score_before, train_and_score
-    from equipoise.pipelines.knowledge_update import steps_of_an_epoch
+    from equipoise.pipelines.knowledge_data import steps_of_an_epoch
     from equipoise.protocols.frontier_cohort import together
     from equipoise.protocols.grid import Cell, Grid, OnStep, check_arms, run_cells
     from equipoise.protocols.knowledge import tell
@@ -180,7 +180,7 @@ def preview_frontier(path: Path, overrides: list[str]) -> None:
     recipe = resolve(FrontierRecipe, path, overrides)
     from equipoise.models.loading import load_model
     from equipoise.pipelines.frontier import load_frontier_data, render_arm
-    from equipoise.pipelines.knowledge_update import steps_of_an_epoch
+    from equipoise.pipelines.knowledge_data import steps_of_an_epoch
     from equipoise.protocols.grid import check_arms
 
     check_arms(recipe.arms)

@@ -9,15 +9,8 @@ from equipoise.data.formatting import Formatted
 from equipoise.models.loading import Loaded
 from equipoise.models.lora_stack import LoraStack
 from equipoise.pipelines.knowledge_cohort import Trained, Validate, score_stack, trace_weights
-from equipoise.pipelines.knowledge_update import (
-    UNTRAINED,
-    KnowledgeData,
-    check_training,
-    load_data,
-    run_cell,
-    score_untrained,
-    step_count,
-)
+from equipoise.pipelines.knowledge_data import KnowledgeData, load_data, rehearses, step_count
+from equipoise.pipelines.knowledge_update import UNTRAINED, check_training, run_cell, score_untrained
 from equipoise.pipelines.settings import ProtocolRecipe
 from equipoise.protocols.collect import finish
 from equipoise.protocols.grid import Cell, Grid, OnStep, Together, check_arms, run_cells
@@ -41,7 +34,7 @@ def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
         protocol=recipe.protocol,
         margin=recipe.evaluation.margin,
         tau=shock_threshold(recipe),
-        rehearsed=recipe.data.rehearse,
+        rehearsed=recipe.data.rehearse is True,
     )
 
 
@@ -60,7 +53,6 @@ def grid_of(recipe: ProtocolRecipe, data: KnowledgeData) -> Grid:
         UserError: an arm's objective is at fault.
     """
     check_arms(recipe.arms)
-    steps = step_count(recipe, data)
     return Grid(
         recipe,
         recipe.model,
@@ -68,7 +60,7 @@ def grid_of(recipe: ProtocolRecipe, data: KnowledgeData) -> Grid:
         data.hashes,
         recipe.seed,
         check=lambda loaded: check_training(loaded, recipe, data),
-        steps=lambda _: steps,
+        steps=lambda cell: step_count(recipe, data, recipe.arms.get(cell.arm)),
         work=lambda *cell: _work(recipe, data, *cell),
         cohort=recipe.cohort,
         together=_together(recipe, data),
@@ -115,12 +107,14 @@ def _work(
 
 def _together(recipe: ProtocolRecipe, data: KnowledgeData) -> Together:
     """The cells of a knowledge-update grid as runs of a cohort."""
-    rendered: list[Formatted] = []
+    rendered: dict[bool, Formatted] = {}  # arms that rehearse, and arms that do not
 
     def run(cell: Cell, loaded: Loaded) -> CohortRun:
-        if not rendered:  # all arms train on the same rows
-            rendered.append(check_training(loaded, recipe, data))
-        return CohortRun(cell.name, rendered[0], recipe.arms[cell.arm], recipe.training, cell.seed)
+        arm = recipe.arms[cell.arm]
+        kind = rehearses(recipe, arm)
+        if kind not in rendered:
+            rendered[kind] = check_training(loaded, recipe, data, arm)
+        return CohortRun(cell.name, rendered[kind], arm.objective, recipe.training, cell.seed)
 
     def validate(cells: Sequence[Cell], loaded: Loaded, _: Path) -> Validate | None:
         return trace_weights(loaded, recipe, data, {cell.name: cell.arm for cell in cells})

@@ -128,7 +128,8 @@ def _cell(numbers: dict[str, Any] | None) -> str:
 def _preview(settings: ProtocolRecipe) -> None:
     """Print what a run would do: the resolved config, counts, one rendered example with its mask, sizes."""
     from equipoise.models.loading import load_model
-    from equipoise.pipelines.knowledge_update import load_data, preview
+    from equipoise.pipelines.knowledge_data import load_data
+    from equipoise.pipelines.knowledge_update import preview
     from equipoise.protocols.grid import cohorts
     from equipoise.protocols.knowledge import grid_of
 
@@ -179,7 +180,7 @@ def evaluate_model(model: str, recipe: str | None, overrides: list[str], out: Pa
     from equipoise.evaluation.knowledge import evaluate, summarise
     from equipoise.models.loading import load_model
     from equipoise.pipelines.frontier import load_frontier_data
-    from equipoise.pipelines.knowledge_update import load_data, tasks
+    from equipoise.pipelines.knowledge_data import load_data, tasks
 
     if isinstance(settings, FrontierRecipe):  # rows that an arm rehearsed are no measure of what it keeps
         asked = load_frontier_data(settings).tasks(rehearsed=settings.rehearses)

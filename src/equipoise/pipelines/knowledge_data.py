@@ -1,0 +1,143 @@
+"""The rows of a knowledge update: what is trained on, what is rehearsed, and what is asked before and after."""
+
+import math
+from dataclasses import dataclass, field
+
+from equipoise.data.loading import check_disjoint, check_form, load_examples
+from equipoise.evaluation.knowledge import Item, Task
+from equipoise.pipelines.settings import ArmSettings, DataSettings, KnowledgeUpdateRecipe, ProtocolRecipe
+from equipoise.records import Example, Message
+from equipoise.testbed.examples import TESTBED, load_facts
+from equipoise.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class KnowledgeData:
+    """The rows of one recipe, with what was left out and a hash for each source.
+
+    Attributes:
+        keep: what locality is measured on.
+        rehearsed: what an arm that rehearses trains on beside the updates.
+        phrasings: how many phrasings of an update are trained on.
+    """
+
+    updates: list[Example]
+    keep: list[Example]
+    skills: list[Example]
+    notes: list[str]
+    hashes: dict[str, str]
+    rehearsed: list[Example] = field(default_factory=list)
+    phrasings: int = 1
+
+
+def load_data(settings: DataSettings) -> KnowledgeData:
+    """Read the three sources of a recipe.
+
+    Raises:
+        UserError: a source cannot be read, or an update is among the rows to keep.
+    """
+    rows: dict[str, list[Example]] = {}
+    notes: list[str] = []
+    hashes: dict[str, str] = {}
+    for kind in ("updates", "keep", "skills"):
+        source = getattr(settings, kind)
+        if source is None:
+            rows[kind] = []
+        elif source.startswith(TESTBED):
+            rows[kind], hashes[kind] = load_facts(source, ask=settings.ask)
+        else:
+            loaded = load_examples(source, max_bad_share=settings.max_bad_share)
+            rows[kind], hashes[kind] = loaded.examples, loaded.sha256
+            check_form(loaded.examples, settings.ask, source)
+            notes += [f"{kind}: {note}" for note in loaded.notes]
+            notes += [f"{kind}: line {row.line} left out: {row.reason}" for row in loaded.dropped]
+    if len(rows["updates"]) > (settings.limit or len(rows["updates"])) and not settings.updates.startswith(TESTBED):
+        notes.append(f"updates: the first {settings.limit} of {len(rows['updates'])} rows; data.limit=null takes all")
+    rows["updates"] = rows["updates"][: settings.limit]
+    check_disjoint(rows["updates"], rows["keep"])
+    data = KnowledgeData(**rows, notes=notes, hashes=hashes, phrasings=settings.train_phrasings)
+    return _set_apart(data, settings.rehearse)
+
+
+def _set_apart(data: KnowledgeData, rehearse: bool | str) -> KnowledgeData:
+    """Choose the rows to keep that are rehearsed: all of them, or every second, which then measures nothing."""
+    if rehearse == "half":
+        return KnowledgeData(**{**vars(data), "rehearsed": data.keep[::2], "keep": data.keep[1::2]})
+    return KnowledgeData(**{**vars(data), "rehearsed": data.keep if rehearse else []})
+
+
+def tasks(data: KnowledgeData) -> list[Task]:
+    """List the questions: is it corrected, does that generalise, did related facts stay, did skills stay."""
+    held_out = [
+        _item(row, i) for row in data.updates for i in range(trained_phrasings(row, data.phrasings), _phrasings(row))
+    ]
+    return [
+        Task("correction", tuple(_item(row) for row in data.updates)),
+        Task("generalisation", tuple(held_out)),
+        Task("locality", tuple(_item(row) for row in data.keep)),
+        Task("retention", tuple(_item(row) for row in data.skills)),
+    ]
+
+
+def _phrasings(row: Example) -> int:
+    return 1 + len(row.rephrasings)
+
+
+def trained_phrasings(row: Example, wanted: int) -> int:
+    """Return how many phrasings of a row are trained on: at most `wanted`, and one at least is held out if it can."""
+    return max(min(wanted, _phrasings(row) - 1), 1)
+
+
+def _asked(row: Example, phrasing: int) -> list[Message]:
+    """Return the conversation up to the question in one of its phrasings; 0 is the row's own."""
+    conversation = list(row.messages[:-1])
+    if phrasing:
+        conversation[-1] = Message(role="user", content=row.rephrasings[phrasing - 1])
+    return conversation
+
+
+def _item(row: Example, phrasing: int = 0) -> Item:
+    return Item(
+        id=row.id,
+        conversation=tuple(_asked(row, phrasing)),
+        form=row.form,
+        gold=row.completion,
+        old=row.old,
+        phrasing=phrasing,
+        accepted=tuple(row.meta.get("accepted", ())),
+        unit_tests=row.meta.get("unit_tests", ""),
+    )
+
+
+def rehearses(recipe: KnowledgeUpdateRecipe, arm: ArmSettings | None) -> bool:
+    """Tell whether an arm trains on the rehearsed rows; without an arm, whether any arm does."""
+    arms = recipe.arms.values() if isinstance(recipe, ProtocolRecipe) else [recipe.objective]
+    return any(
+        each.rehearse is True or (each.rehearse is None and bool(recipe.data.rehearse))
+        for each in ([arm] if arm else arms)
+    )
+
+
+def training_rows(recipe: KnowledgeUpdateRecipe, data: KnowledgeData, arm: ArmSettings | None = None) -> list[Example]:
+    """List what an arm trains on: the updates in each trained phrasing, and the rows that it rehearses.
+
+    Args:
+        arm: without one, what the arm with most rows trains on.
+    """
+    rows = []
+    for row in data.updates:
+        rows.append(row)
+        for i in range(1, trained_phrasings(row, data.phrasings)):
+            messages = [*_asked(row, i), row.messages[-1]]
+            rows.append(row.model_copy(update={"id": f"{row.id}~{i}", "messages": messages}))
+    return rows + (data.rehearsed if rehearses(recipe, arm) else [])
+
+
+def step_count(recipe: KnowledgeUpdateRecipe, data: KnowledgeData, arm: ArmSettings | None = None) -> int:
+    """Count the optimizer steps of one run, for progress; packing makes them fewer."""
+    return steps_of_an_epoch(len(training_rows(recipe, data, arm)), recipe.training) * recipe.training.epochs
+
+
+def steps_of_an_epoch(rows: int, settings: TrainSettings) -> int:
+    """Count the optimizer steps that so many rows take once through, unless they are packed."""
+    return math.ceil(math.ceil(rows / settings.batch_size) / settings.gradient_accumulation)
