@@ -76,7 +76,7 @@ def run_unit_tests(
 
 
 def run_many(
-    submissions: Iterable[Submission | tuple[str, str] | tuple[str, str, str | None]],
+    submissions: Iterable[Submission],
     *,
     processes: int | None = None,
     timeout: float = 5.0,
@@ -90,7 +90,7 @@ def run_many(
         )
 
     with ThreadPoolExecutor(processes or os.cpu_count() or 1) as pool:
-        return list(pool.map(one, [Submission(*given) for given in submissions]))
+        return list(pool.map(one, submissions))
 
 
 def isolation() -> frozenset[str]:
@@ -158,7 +158,7 @@ def _remove(folder: str) -> None:
             elif folders.pop() == [] and folders:
                 at = _step(at, "..")
                 os.rmdir(folders[-1].pop(), dir_fd=at)
-        os.rmdir(folder)
+        Path(folder).rmdir()
     except OSError:
         pass  # what resists, such as a file that was made immutable, stays
     finally:

@@ -53,7 +53,7 @@ def _hear(inlet: int, seconds: float) -> dict:
 
 
 def _end(tester: int) -> None:
-    """End the tester and all that descends from it; with a PID namespace, the kernel does so as its first process ends."""
+    """End the tester and all that descends from it: in a PID namespace, the kernel does so as the tester ends."""
     os.kill(tester, signal.SIGKILL)
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:

@@ -101,7 +101,11 @@ def _on_argument(
     yield from [(_RETURN, 0, 0, _EPERM), (_RETURN, 0, 0, _ALLOW)]
 
 
-_READ_FILE, _READ_FOLDER, _WRITE_FILE = 1 << 2, 1 << 3, 1 << 1
+_WRITE_FILE, _READ_FILE, _READ_FOLDER, _REMOVE_FILE, _MAKE_FILE, _TRUNCATE = (1 << n for n in (1, 2, 3, 5, 8, 14))
+_READ = _READ_FILE | _READ_FOLDER
+_WRITE = (
+    _READ | _WRITE_FILE | _REMOVE_FILE | _MAKE_FILE | _TRUNCATE
+)  # plain files: no folders, links or pipes to clean up
 _CREATE, _RULESET, _ADD_RULE, _RESTRICT = 0, 444, 445, 446
 
 
@@ -114,7 +118,7 @@ def restrict_files(readable: Iterable[str], writable: Iterable[str]) -> bool:
     attributes = struct.pack("QQQ", rights, 3, 3)[: {1: 8, 2: 8, 3: 8, 4: 16, 5: 16}.get(version, 24)]
     ruleset = libc.syscall(_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
     check(ruleset, "landlock_create_ruleset")
-    for paths, granted in ((readable, _READ_FILE | _READ_FOLDER), (writable, rights)):
+    for paths, granted in ((readable, _READ), (writable, _WRITE & rights)):
         for path in paths:
             _grant(ruleset, path, granted)
     restricted = libc.syscall(_RESTRICT, ruleset, 0) == 0

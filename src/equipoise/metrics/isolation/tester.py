@@ -156,10 +156,13 @@ def _refusing(self: Any, other: Any) -> Any:
     raise TypeError("an object of the code under test cannot be compared; compare the values it gives")
 
 
-ASKED = "call setattr iter next len bool str repr getitem setitem delitem add sub mul truediv floordiv mod pow neg"
-for _name in ASKED.split():
+ASKED = (
+    *("call", "setattr", "iter", "next", "len", "bool", "str", "repr", "getitem", "setitem", "delitem"),
+    *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "neg"),
+)
+for _name in ASKED:
     setattr(Stand, f"__{_name}__", _asking(_name))
-for _name in "eq ne lt le gt ge".split():
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Stand, f"__{_name}__", _refusing)
 
 

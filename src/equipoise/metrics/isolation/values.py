@@ -85,7 +85,7 @@ def encode(value: Any, refer: Callable[[Any], list], depth: int = DEEPEST) -> An
 
 
 def _plain_kind(value: Any) -> type | None:
-    """Return the built-in type that `value` counts as. Counter and namedtuple do; a class of the code's own does not."""
+    """Return the built-in type that `value` counts as. Counter counts as dict; a class of the code's own as none."""
     kind = type(value)
     if kind.__module__ in ("builtins", "collections") or hasattr(kind, "_fields"):
         for base in kind.__mro__:

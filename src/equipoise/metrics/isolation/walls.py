@@ -72,7 +72,7 @@ def _write(path: str, text: str) -> None:
 def enter_root(folder: str) -> bool:
     """Leave this process a file system of the Python library, read-only, and an empty /tmp in memory; none else.
 
-    `folder` is where it is mounted. Needs a mount namespace. False if a step fails; all files are then where they were.
+    `folder` is where it is mounted. Return False if the system does not allow it; all files are then where they were.
     """
     if sys.platform != "linux" or kernel.libc.unshare(_MOUNTS) != 0:
         return False
@@ -120,7 +120,7 @@ def _bind(source: str, target: str) -> None:
 
 
 def become_nobody() -> bool:
-    """Give up root for a user that owns nothing but the current folder. False where there was no root to give up, or no right to."""
+    """Give up root for a user that owns the current folder alone. Return False if there is no root to give up."""
     if os.getuid() != 0:
         return False
     try:
