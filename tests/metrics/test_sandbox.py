@@ -104,6 +104,8 @@ def test_values_come_back_as_what_they_are():
             "def safe(g):\n    try:\n        g()\n    except KeyError:\n        return 1",
             "def g():\n    {}[0]\nassert safe(g) == 1",
         ),
+        ("def f(self, operation, function):\n    return self", "assert f(self=1, operation=2, function=3) == 1"),
+        ("def f(n):\n    return [n]", "nt = f(1)\nnt.append(2)\nassert nt == [1, 2]"),
         ("LIMIT = 3\nNAMES = ['a']", "assert LIMIT == 3 and NAMES == ['a']"),
         ("import re\ndef f(t):\n    return re.match('a', t)", "assert f('a')\nassert not f('b')"),
         ("x = bytearray(10**6)", "assert len(x) == 10**6"),

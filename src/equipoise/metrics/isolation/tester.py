@@ -30,7 +30,7 @@ class Link:
         found = self._exchange({"code": code, "names": names}, [])
         if not isinstance(found, dict):
             raise self._break("names are due")
-        return found
+        return {name: found[name] for name in names if name in found}  # and none that was not asked for
 
     def operate(self, operation: str, target: int, args: tuple, named: dict[str, Any]) -> Any:
         """Return what `operation` gives for object number `target` of the worker."""
@@ -125,7 +125,8 @@ class Link:
 class Stand:
     """Stands for an object of the worker that is no plain value: a function, a class, an instance, an iterator.
 
-    Everything is asked of the worker save comparison, which would be its word for its own rightness.
+    What it does is asked of the worker, save what would be the worker's word for its own rightness: comparison,
+    membership, arithmetic with a plain value (`f(x) - 9` could be 0 for every 9), and `startswith` and its like.
     """
 
     __slots__ = ("_link", "_number")
@@ -135,34 +136,47 @@ class Stand:
         object.__setattr__(self, "_number", number)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name.endswith("__"):
-            raise AttributeError(name)
-        return _ask(self, "getattr", name)
+        if name in JUDGING or (name.startswith("__") and name.endswith("__")):
+            raise AttributeError(f"an object of the code under test is not asked for {name!r}")
+        return _ask(self, "getattr", (name,))
+
+    def __call__(self, /, *args: Any, **named: Any) -> Any:
+        return _ask(self, "call", args, named)
 
     def __hash__(self) -> int:
         return object.__getattribute__(self, "_number")
 
 
-def _ask(stand: Stand, operation: str, *args: Any, **named: Any) -> Any:
+JUDGING = {"startswith", "endswith"} | {
+    name for kind in (str, bytes, set, int, float) for name in dir(kind) if name.startswith("is")
+}
+
+
+def _ask(stand: Stand, operation: str, args: tuple, named: dict[str, Any] | None = None) -> Any:
     link, number = (object.__getattribute__(stand, name) for name in ("_link", "_number"))
-    return link.operate(operation, number, args, named)
+    return link.operate(operation, number, args, named or {})
 
 
 def _asking(operation: str) -> Any:
-    return lambda self, *args, **named: _ask(self, operation, *args, **named)
+    return lambda self, *args: _ask(self, operation, args)
 
 
-def _refusing(self: Any, other: Any) -> Any:
+def _combining(operation: str) -> Any:
+    def combine(self: Stand, other: Any) -> Any:
+        return _ask(self, operation, (other,)) if type(other) is Stand else NotImplemented
+
+    return combine
+
+
+def _refusing(self: Stand, other: Any) -> Any:
     raise TypeError("an object of the code under test cannot be compared; compare the values it gives")
 
 
-ASKED = (
-    *("call", "setattr", "iter", "next", "len", "bool", "str", "repr", "getitem", "setitem", "delitem"),
-    *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "neg"),
-)
-for _name in ASKED:
+for _name in ("setattr", "iter", "next", "len", "bool", "str", "repr", "getitem", "setitem", "delitem", "neg"):
     setattr(Stand, f"__{_name}__", _asking(_name))
-for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
+    setattr(Stand, f"__{_name}__", _combining(_name))
+for _name in ("eq", "ne", "lt", "le", "gt", "ge", "contains"):
     setattr(Stand, f"__{_name}__", _refusing)
 
 
@@ -191,14 +205,17 @@ def passes(channel: Channel, job: dict) -> bool:
     """
     compiled = compile(job["tests"], "tests.py", "exec")
     entry_point = job["entry_point"]
-    wanted = {name for name in names_in(compiled) if not hasattr(builtins, name)} | ({entry_point} - {None})
+    wanted = {name for name in names_in(compiled) if not (hasattr(builtins, name) or name.startswith("__"))}
+    wanted |= {entry_point} - {None}
     link = Link(channel)
     try:
         names = {"__name__": "tests", **link.run(job["code"], sorted(wanted))}
         candidate = names.get(entry_point) if entry_point else None
         if entry_point and candidate is None:
             return False
-        names.update((name, __import__(name)) for name in job["modules"])
+        for module in job["modules"]:
+            with suppress(ImportError):  # a name of Windows' modules, which here is some variable's
+                names[module] = __import__(module)
         exec(compiled, names)
         if entry_point and "check" in compiled.co_names and callable(names.get("check")):
             names["check"](candidate)

@@ -8,7 +8,7 @@ from typing import Any
 from equipoise.metrics.isolation.values import Channel, decode, encode
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
-    "call": lambda function, *args, **named: function(*args, **named),
+    "call": lambda function, /, *args, **named: function(*args, **named),
     "getattr": getattr,
     "setattr": setattr,
     "iter": iter,
