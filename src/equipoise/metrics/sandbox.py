@@ -133,7 +133,9 @@ def _run(job: dict[str, Any], timeout: float, memory_mb: int) -> dict[str, Any]:
     answer = json.loads(said or b"{}")
     if "walls" not in answer:
         why = answer.get("error") or complaint.decode(errors="replace").strip().rpartition("\n")[2]
-        raise UserError(f"the sandbox for generated code could not start: {why}", fix="leave evaluation.run_unit_tests off")
+        raise UserError(
+            f"the sandbox for generated code could not start: {why}", fix="leave evaluation.run_unit_tests off"
+        )
     return answer
 
 
