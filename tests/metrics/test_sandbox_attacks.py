@@ -266,7 +266,7 @@ def test_it_ends_with_its_caller(tmp_path):
     call = f"from equipoise.metrics import sandbox\nsandbox.WITHOUT = {OPEN!r}\n"
     caller = subprocess.Popen(
         [sys.executable, "-c", f"{call}sandbox.run_unit_tests({code!r}, 'assert True', timeout=20)"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)},
     )
     deadline = time.monotonic() + 30
     while not note.exists() and time.monotonic() < deadline:
