@@ -7,10 +7,17 @@ from pydantic import Field, model_validator
 
 from equipoise.config import Section
 from equipoise.models.settings import ModelSettings
-from equipoise.pipelines.settings import ArmSettings, CohortOf, DataSettings, ScoringSettings, Seed, names_a_folder
+from equipoise.pipelines.settings import (
+    ArmSettings,
+    CohortOf,
+    DataSettings,
+    Rate,
+    ScoringSettings,
+    Seed,
+    names_a_folder,
+)
 from equipoise.training.settings import StoppingSettings, TrainSettings
 
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Epoch = Annotated[int, Field(ge=1)]
 Level = Annotated[float, Field(gt=0, le=1)]
 

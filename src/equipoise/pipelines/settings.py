@@ -10,6 +10,7 @@ from equipoise.models.settings import ModelSettings
 from equipoise.training.settings import ObjectiveSettings, TrainSettings
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 CohortOf = Literal["seed", "grid", "off"]
 
 
@@ -58,6 +59,23 @@ class EvaluationSettings(ScoringSettings):
     weights_every: int | None = Field(default=None, ge=1)
 
 
+class KnowledgeTrainSettings(TrainSettings):
+    """Training on facts. `auto` takes the learning rate and the number of epochs that fit the model and the rows."""
+
+    learning_rate: Rate | Literal["auto"] = 2e-5  # pyright: ignore[reportIncompatibleVariableOverride]
+    epochs: Annotated[int, Field(ge=1)] | Literal["auto"] = 3  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @property
+    def is_auto(self) -> bool:
+        return "auto" in (self.learning_rate, self.epochs)
+
+    @model_validator(mode="after")
+    def _auto_is_for_adapters(self) -> Self:
+        if self.is_auto and self.lora is None:
+            raise ValueError("auto is measured for LoRA alone: give learning_rate and epochs with lora: null")
+        return self
+
+
 class ArmSettings(ObjectiveSettings):
     """An objective, and whether it rehearses rows to keep: null as `data.rehearse` says.
 
@@ -81,7 +99,7 @@ class KnowledgeUpdateRecipe(Section):
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     objective: ArmSettings = ArmSettings()
-    training: TrainSettings = TrainSettings()
+    training: KnowledgeTrainSettings = KnowledgeTrainSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
     @model_validator(mode="after")
