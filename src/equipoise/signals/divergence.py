@@ -44,7 +44,7 @@ def forward_kl(
         raise UserError(f"{len(hidden_p)} and {len(hidden_q)} states for {len(labels)} labels")
     if vocab_q < vocab_p:
         raise UserError(
-            f"vocabularies of {vocab_p:,} and {vocab_q:,} tokens cannot be compared: the second lacks tokens of the first",
+            f"a vocabulary of {vocab_q:,} tokens lacks some of the {vocab_p:,} that it is compared with",
             fix="compare a model with the one that it was trained from",
         )
     dtype = statistics_dtype(torch.promote_types(head_p.weight.dtype, head_q.weight.dtype))
