@@ -220,3 +220,38 @@ class Result(Row):
     value: float
     n: int = Field(ge=0)
     higher_is_better: bool = True
+
+
+class HeldOutText(Row):
+    """A text that is never trained on, to see how a model's predictions move on it.
+
+    Attributes:
+        kind: `prose` or `code`, or a name of the user's.
+        text: what is predicted, token by token.
+        prompt: what stands before it and is not predicted itself.
+        form: how a prompt is put before the text: through the chat template, or `text`, as it stands.
+    """
+
+    id: str
+    kind: str = Field(min_length=1)
+    text: str = Field(min_length=1)
+    prompt: str | None = None
+    form: Form = "text"
+
+
+class Drift(Row):
+    """How far a model has moved from the untrained one on a held-out text: means over its tokens, in nats.
+
+    Attributes:
+        kl: KL divergence of the untrained model's prediction from this one's, forward: 0 where nothing has changed.
+        nll, nll_base: of the text under this model and under the untrained one.
+    """
+
+    method: str
+    seed: int
+    text: str
+    kind: str
+    tokens: int = Field(ge=1)
+    kl: float = Field(ge=0)
+    nll: float = Field(ge=0)
+    nll_base: float = Field(ge=0)

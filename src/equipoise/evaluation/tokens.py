@@ -5,11 +5,11 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from equipoise.data.formatting import IGNORE, Rendered, Unusable, render
 from equipoise.models.head import HeadFormula, gathered, output_head, verify
 from equipoise.models.loading import Loaded
+from equipoise.models.states import row_batches, supervised_states
 from equipoise.records import Example
 from equipoise.signals.tokens import TokenStatistics, normalized_entropy, shock_ratio, token_statistics
 
@@ -49,34 +49,27 @@ class TokenReader:
         """
         for window in _windows(rows):
             found: dict[int, TokenStatistics] = {}
-            for batch in _batches(window, self.batch_tokens):
+            for batch in row_batches(window, self.batch_tokens):
                 found |= zip(batch, self._statistics([window[i] for i in batch]))
                 if on_batch is not None:
                     on_batch(sum(len(window[i].input_ids) for i in batch))
             yield from (found[i] for i in range(len(window)))
 
-    @torch.no_grad()  # not inference_mode: what a layer caches in that can never be trained through
     def _statistics(self, batch: Sequence[Rendered]) -> list[TokenStatistics]:
-        device = self.model.device
-        ids = pad_sequence([torch.tensor(row.input_ids) for row in batch], batch_first=True).to(device)
-        labels = pad_sequence([torch.tensor(row.labels) for row in batch], True, IGNORE)[:, 1:]
-        mask = torch.arange(ids.shape[1]) < torch.tensor([len(row.input_ids) for row in batch])[:, None]
-        hidden = self.model.base_model(input_ids=ids, attention_mask=mask.long().to(device), use_cache=False)
-        where = labels != IGNORE
+        hidden, labels, counts = supervised_states(self.model, batch)
         weight, bias, trained = output_head(self.model)
-        states = hidden.last_hidden_state[:, :-1][where.to(device)].to(weight.device)
+        states = hidden.to(weight.device)
         with gathered(weight, bias):
             read = token_statistics(
                 states.to(weight.dtype),
                 weight,
-                labels[where].to(weight.device),
+                labels.to(weight.device),
                 bias=bias,
                 logit_scale=self.formula.logit_scale,
                 softcap=self.formula.softcap,
                 row_ids=None if trained is None else trained.ids,
                 rows=None if trained is None else trained.rows,
             )
-        counts = where.sum(1).tolist()
         columns = [column.cpu().split(counts) for column in read if column is not None]
         return [TokenStatistics(*row) for row in zip(*columns)]
 
@@ -125,15 +118,3 @@ def _windows(rows: Iterable[Rendered]) -> Iterator[list[Rendered]]:
             window = []
     if window:
         yield window
-
-
-def _batches(rows: Sequence[Rendered], tokens: int) -> Iterator[list[int]]:
-    """Numbers of the rows, longest first, so that a batch pads little and memory that is too small shows at once."""
-    batch: list[int] = []
-    for i in sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids)):
-        if batch and len(rows[batch[0]].input_ids) * (len(batch) + 1) > tokens:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from equipoise.data.formatting import end_of_turn_ids
+from equipoise.models.text_stop import StopWhen, TextStop
 
 
 @dataclass
@@ -18,7 +19,8 @@ class Generated:
 
     Attributes:
         ids: its tokens, without the one that ended it.
-        stop: the token that ended it, or None where `max_new_tokens` did.
+        stop: the token that ended it, or None where its text or `max_new_tokens` did.
+        by_text: its text ended it, with the last token of `ids`.
         logprob: summed log-probability of `ids` and of `stop`, in nats.
         watched: logits of the watched tokens where the answer ended: those that `stop` was chosen from, or, without a
             stop, those after the last token.
@@ -26,8 +28,14 @@ class Generated:
 
     ids: list[int] = field(default_factory=list)
     stop: int | None = None
+    by_text: bool = False
     logprob: float = 0.0
     watched: list[float] = field(default_factory=list)
+
+    @property
+    def cut(self) -> bool:
+        """Whether it was over only because it had `max_new_tokens`."""
+        return self.stop is None and not self.by_text
 
 
 def generate(
@@ -39,21 +47,28 @@ def generate(
     batch_tokens: int = 8192,
     stop_on: Sequence[int] = (),
     watch: Sequence[int] = (),
+    stop_when: StopWhen | None = None,
 ) -> list[Generated]:
     """Greedy answers to tokenised prompts, in the prompts' order.
 
     Equal to `model.generate(do_sample=False)` on one prompt at a time. An answer ends at an end-of-sequence or
     end-of-turn token or one of `stop_on`, or after `max_new_tokens`. `batch_tokens` bounds prompts plus answers of one
     batch. Log-probabilities and logits are float32.
+
+    Args:
+        stop_when: ends an answer as soon as it is true of its prompt's number and its text so far; what the last token
+            has too much stays in the answer.
     """
     stops = sorted(stop_ids(model, tokenizer) | set(stop_on))
     answers = [Generated() for _ in prompts]
+    over = None if stop_when is None else TextStop(tokenizer, stop_when, answers)
     training = model.training
     model.eval()
     try:
         with torch.inference_mode():
             for rows in batches(prompts, max_new_tokens, batch_tokens):
-                _greedy(model, [prompts[r] for r in rows], stops, max_new_tokens, watch, [answers[r] for r in rows])
+                mine = [answers[r] for r in rows]
+                _greedy(model, [prompts[r] for r in rows], stops, max_new_tokens, watch, mine, over)
     finally:
         model.train(training)
     return answers
@@ -102,7 +117,13 @@ def batches(prompts: Sequence[list[int]], new: int, batch_tokens: int) -> Iterat
 
 
 def _greedy(
-    model: Any, prompts: list[list[int]], stops: list[int], new: int, watch: Sequence[int], answers: list[Generated]
+    model: Any,
+    prompts: list[list[int]],
+    stops: list[int],
+    new: int,
+    watch: Sequence[int],
+    answers: list[Generated],
+    over: TextStop | None,
 ) -> None:
     """Fill in `answers`; one step more than `new` where the logits after the last token are wanted."""
     from transformers import DynamicCache
@@ -132,6 +153,9 @@ def _greedy(
                 answer.stop = token
             else:
                 answer.ids.append(token)
+                answer.by_text = over is not None and over(answer)
+        if over is not None:
+            ended |= torch.tensor([answer.by_text for answer in left], device=device)
         if ended.any():
             keep = (~ended).nonzero().flatten()
             if keep.numel() == 0:

@@ -9,6 +9,7 @@ import torch
 
 from equipoise.models.generation import Generated, batches, last_only, left_padded, stop_ids
 from equipoise.models.lora_stack import LoraStack
+from equipoise.models.text_stop import StopWhen, TextStop
 
 
 def generate_stacked(
@@ -18,6 +19,7 @@ def generate_stacked(
     *,
     max_new_tokens: int = 64,
     batch_tokens: int = 8192,
+    stop_when: StopWhen | None = None,
 ) -> list[list[Generated]]:
     """For each run its greedy answers to tokenised prompts, in the prompts' order.
 
@@ -26,19 +28,27 @@ def generate_stacked(
     """
     stops = sorted(stop_ids(stack.base, tokenizer))
     answers = [[Generated() for _ in prompts] for _ in range(len(stack))]
+    text = None if stop_when is None else TextStop(tokenizer, stop_when, *answers)
     training = stack.model.training
     stack.model.eval()
     try:
         with torch.inference_mode(), stack.running() as model:
             for rows in batches(prompts, max_new_tokens, batch_tokens // len(stack)):
                 chosen = [prompts[r] for r in rows]
-                _greedy(model, chosen, stops, max_new_tokens, [[mine[r] for r in rows] for mine in answers])
+                _greedy(model, chosen, stops, max_new_tokens, [[mine[r] for r in rows] for mine in answers], text)
     finally:
         stack.model.train(training)
     return answers
 
 
-def _greedy(model: Any, prompts: list[list[int]], stops: list[int], new: int, answers: list[list[Generated]]) -> None:
+def _greedy(
+    model: Any,
+    prompts: list[list[int]],
+    stops: list[int],
+    new: int,
+    answers: list[list[Generated]],
+    text: TextStop | None,
+) -> None:
     """Fill in `answers [R][m]`. Each run keeps as many rows as the run with most unended answers needs."""
     from transformers import DynamicCache
 
@@ -70,6 +80,9 @@ def _greedy(model: Any, prompts: list[list[int]], stops: list[int], new: int, an
                 answer.stop = token
             else:
                 answer.ids.append(token)
+                answer.by_text = text is not None and text(answer)
+        if text is not None:
+            ended |= torch.tensor([answer.by_text for answer in left], device=device)
         open_ones = (~ended).view(runs, -1)
         most = int(open_ones.sum(1).max())
         if most == 0:

@@ -12,9 +12,9 @@ import torch
 
 from equipoise.models.generation import last_only, stop_ids
 from equipoise.models.sampling import check_finite, choose
+from equipoise.models.text_stop import UNDECODED
 
 Finish = Literal["stop", "length", "interrupted"]
-UNDECODED = "\ufffd"  # what the bytes of half a character are decoded to
 
 
 @dataclass(frozen=True)
