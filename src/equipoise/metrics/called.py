@@ -205,9 +205,25 @@ def uses_new(snippets: Sequence[Snippet], gold: str, old: str | None) -> tuple[b
         names = shared if loose else names_of([*trees, snippet.tree])
         verdicts |= {_verdict(use, new, former, names) for use in _uses(snippet, names)}
         verdicts |= _by_operator(snippet.tree, new, former)
+    verdicts |= _told_in_parts(proposed, new, "new") | _told_in_parts(proposed, former, "old")
     if former is not None and _same(new, former):
         verdicts |= _named_argument(proposed, new, former, shared)
     return "new" in verdicts, "old" in verdicts
+
+
+def _told_in_parts(proposed: Sequence[Snippet], target: Target | None, verdict: Verdict) -> set[Verdict]:
+    """A chain of calls that one sentence names one by one: "the `groupby` method along with the `mean` function"."""
+    if target is None or target.operator or CALLED not in target.path[:-1]:
+        return set()
+    parts = target.tails[0] if target.tails else target.whole
+    said: dict[str, set[str]] = {}
+    for each in proposed:
+        if each.source == "inline":
+            found = [node for node in ast.walk(each.tree) if isinstance(node, ast.Name | ast.Attribute)]
+            said.setdefault(each.context, set()).update(
+                node.id if isinstance(node, ast.Name) else node.attr for node in found
+            )
+    return {verdict} if len(parts) > 1 and any(set(parts) <= names for names in said.values()) else set()
 
 
 def _same(new: Target, old: Target) -> bool:

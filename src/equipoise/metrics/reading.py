@@ -1,6 +1,7 @@
 """Code read out of an answer: fenced blocks, inline code, bare statements, calls named in prose, completions."""
 
 import ast
+import keyword
 import re
 import textwrap
 from collections.abc import Iterator
@@ -53,6 +54,7 @@ _OLD_COMMENT = re.compile(
     r"#\W*(?:the\s+)?(?:old|older|before|deprecated|outdated|obsolete|previously|legacy|instead of|wrong)\b", re.I
 )
 _OLD_TRAILING = re.compile(r"#.*\b(?:deprecated|outdated|obsolete|removed|old way|no longer|before)\b", re.IGNORECASE)
+_TWO_WORDS = re.compile(r"\s*(?:\d+[.)]|[-*])?\s*(?P<first>[A-Za-z][\w']*),? (?P<second>[A-Za-z]\w*|`)")
 _NEXT_TASK = re.compile(r"#|\"\"\"|'''|```|~~~|<\|")
 
 
@@ -228,10 +230,9 @@ def _blank(found: re.Match[str]) -> str:
 
 
 def _is_words(line: str) -> bool:
-    """Whether a line begins like prose: words with nothing but spaces between them."""
-    return bool(
-        re.match(r"\s*(?:\d+[.)]|[-*])?\s*(?!from\b|import\b|return\b)[A-Za-z][\w']*,? (?!in\b|as\b|=)[A-Za-z`]+", line)
-    )
+    """Whether a line begins like prose: two words that no keyword or operator begins or joins."""
+    found = _TWO_WORDS.match(line)
+    return found is not None and not any(keyword.iskeyword(found[each]) for each in ("first", "second"))
 
 
 def _reads_as_words(tree: ast.Module) -> bool:

@@ -80,6 +80,8 @@ def states(
     False
     """
     right = [each for each in (gold, *accepted) if each.strip()]
+    if not right:
+        return False
     if normalise(gold) in ("yes", "no"):
         return extract_yes_no(output) == normalise(gold)
     if not cut and normalise(output[:_CHARS]) in {normalise(each) for each in right}:
@@ -188,6 +190,8 @@ class _Reader:
     def _rivals(self, sentence: str, hit: Value, other: Value, others: Sequence[Value]) -> bool:
         start, end = (hit.end, other.start) if hit.end <= other.start else (other.end, hit.start)
         between = sentence[start:end]
+        if self.kind == "number" and _units_differ(sentence, hit, other):
+            return False
         bare = between
         for each in others:
             if start <= each.start and each.end <= end:
@@ -230,7 +234,9 @@ def _named(sentence: str, wanted: str) -> list[Value]:
     """Where a sentence names a value."""
     if kind_of_value(wanted) == "date":
         date = dates(wanted)[0].what
-        return [value for value in dates(sentence) if within(value.what, date)]  # pyright: ignore[reportArgumentType]
+        found = [value for value in dates(sentence) if within(value.what, date)]  # pyright: ignore[reportArgumentType]
+        grouped = [word for word in words(sentence) if "," in word.raw and word.norm == wanted.strip()]
+        return [*found, *(Value((word.norm,), word.start, word.end) for word in grouped)]
     spelled, said = _spelled(wanted), words(sentence)
     if not spelled:
         return []
@@ -246,6 +252,15 @@ def _named(sentence: str, wanted: str) -> list[Value]:
 def _denied(sentence: str, value: Value) -> bool:
     before = re.split(r"\bbut\b|;", sentence[: value.start])[-1]
     return bool(NEGATED.search(before) or _REJECTED.search(before) or _REJECTED_AFTER.match(sentence[value.end :]))
+
+
+def _units_differ(sentence: str, one: Value, other: Value) -> bool:
+    """Whether two numbers count different things: "7 days, or 168 hours"."""
+    units = [re.match(r"\s*([^\W\d_]+)", sentence[value.end :]) for value in (one, other)]
+    if len(one.what) > 1:
+        units[0] = re.match(r"(.+)", str(one.what[-1]))
+    said = [unit[1].casefold() if unit else "" for unit in units]
+    return all(said) and said[0] != said[1] and not any(_BOTH.fullmatch(each) for each in said)
 
 
 def _is_predicate(sentence: str, value: Value) -> bool:

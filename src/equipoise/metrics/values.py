@@ -146,7 +146,7 @@ def _number(found: Sequence[Word], at: int) -> tuple[int, str]:
 
 def _is_no_number(found: Sequence[Word], at: int) -> bool:
     after = found[at + 1].norm if at + 1 < len(found) else ""
-    return after in _ONE_OF_THEM or (at > 0 and found[at - 1].norm in _BEFORE_ONE)
+    return after not in _SCALES and (after in _ONE_OF_THEM or (at > 0 and found[at - 1].raw.casefold() in _BEFORE_ONE))
 
 
 def _follows(found: Sequence[Word], at: int) -> bool:
