@@ -133,6 +133,26 @@ def test_what_a_text_calls_outdated_is_not_proposed(answer):
 
 
 @pytest.mark.parametrize(
+    "answer",
+    [
+        "Instead of `old(x)`, use:\n```python\nnew(x)\n```",
+        "Use this instead of the old function:\n```python\nnew(x)\n```",
+        "`old(x)` is deprecated. Use:\n```python\nnew(x)\n```",
+        "Since `old(x)` is deprecated, use the following code:\n\n```python\nnew(x)\n```",
+        "Before you start, import it:\n```python\nnew(x)\n```",
+        "This removes old rows:\n```python\nnew(x)\n```",
+        "```python\n# Before the loop, take the old value\nnew(x)\n```",
+        "```python\nnew(x)  # before the loop\n```",
+        "It is not only fast: `new(x)` is also short.",
+        "`new(x)` replaced `old(x)`.",
+        "Call `new(x)` if it is no longer needed.",
+    ],
+)
+def test_what_only_sounds_outdated_is_proposed(answer):
+    assert any("new(x)" in text for text in read(answer))
+
+
+@pytest.mark.parametrize(
     "answer", ["Use `new(x)` or `old(x)`.", "Use `old(x)`.\n```python\nnew(x)\n```", "`old(x)` and `new(x)` both work."]
 )
 def test_what_is_offered_beside_another_is_proposed(answer):

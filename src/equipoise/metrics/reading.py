@@ -41,19 +41,26 @@ _REJECTED_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _REJECTED_AFTER = re.compile(
-    rf"^[\s,]*\(?(?:(?:\w+[\s,]+){{0,3}}?(?:is|was|are|were|has\s+been|have\s+been|had\s+been|got|being|will\s+be"
-    rf"|should\s+be|can\s+be|must\s+be)\s+(?:now\s+|also\s+|since\s+|been\s+)?)?(?:{_OUTDATED})\b|^\s*(?:->|→|=>)\s*\S",
+    rf"^[\s,]*(?:(?!(?:if|when|because|since|once|where|and|it|they|so)\b)\w+[\s,]+){{0,3}}?"
+    rf"(?:is|was|are|were|has\s+been|have\s+been|had\s+been|got|being|will\s+be|should\s+be|can\s+be|must\s+be)\s+"
+    rf"(?:now\s+|also\s+|since\s+|been\s+)?(?:{_OUTDATED})\b"
+    rf"|^[\s,]*\(?(?:now\s+)?(?:deprecated|obsolete|outdated|removed)\b|^\s*(?:->|→|=>)\s*\S",
     re.IGNORECASE,
 )
-_HEADING = re.compile(
-    r"\b(?:old|older|before|deprecated|outdated|obsolete|previous|previously|legacy|instead of|rather than|wrong|avoid"
-    r"|do not|don't|removed)\b(?![^.:]*\b(?:new|newer|after|now|current|updated|modern|should|replace|instead, )\b)",
+_KIND_OF_CODE = r"(?:\s+(?:way|code|syntax|method|version|versions|api|style|call|function|usage|approach))?"
+_HEADING = re.compile(  # the last sentence before a block that shows what not to do
+    rf"^\W*(?:\d\W*)?(?:in\s+)?(?:the\s+)?(?:old|older|before|previous|previously|wrong|incorrect)\b{_KIND_OF_CODE}"
+    r"(?:\s*\([^)]*\))?\W*$|\b(?:don't|do\s+not|never|avoid)\s+(?:use|using|write|call|do)\b"
+    r"|^(?!.*\b(?:use|new|now|replace|instead|update|updated|modern|should|following|here)\b)"
+    r".*\b(?:deprecated|outdated|obsolete|legacy|no\s+longer)\b",
     re.IGNORECASE,
 )
 _OLD_COMMENT = re.compile(
-    r"#\W*(?:the\s+)?(?:old|older|before|deprecated|outdated|obsolete|previously|legacy|instead of|wrong)\b", re.I
+    rf"#\W*(?:the\s+)?(?:(?:deprecated|outdated|obsolete|instead of)\b"
+    rf"|(?:old|older|before|previously|legacy|wrong)\b{_KIND_OF_CODE}\s*(?:$|[:(,-]))",
+    re.IGNORECASE,
 )
-_OLD_TRAILING = re.compile(r"#.*\b(?:deprecated|outdated|obsolete|removed|old way|no longer|before)\b", re.IGNORECASE)
+_OLD_TRAILING = re.compile(r"#.*\b(?:deprecated|outdated|obsolete|removed in|old way|no longer)\b", re.IGNORECASE)
 _TWO_WORDS = re.compile(r"\s*(?:\d+[.)]|[-*])?\s*(?P<first>[A-Za-z][\w']*),? (?P<second>[A-Za-z]\w*|`)")
 _NEXT_TASK = re.compile(r"#|\"\"\"|'''|```|~~~|<\|")
 
@@ -137,7 +144,8 @@ def _answer(text: str) -> Iterator[Snippet]:
             continue
         yield from _prose(prose)
         prose = ""
-        rejected = bool(_HEADING.search(_INLINE.sub(_blank, heading)))
+        last = list(_sentences(_INLINE.sub(_blank, heading)))[-1]
+        rejected = bool(_HEADING.search(last))
         for code, tree in parsed_parts(_current(_unprompted(part))):
             yield Snippet(code, tree, "block", rejected)
     yield from _prose(prose)
