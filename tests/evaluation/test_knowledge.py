@@ -59,7 +59,7 @@ def test_tasks_are_laid_out_as_the_protocol_says(data):
         ("pd.concat([a, b])", "call"),
         ("def f(x):\n    return x", "function"),
         ("Tol", "exact"),
-        ("x = f()", "exact"),
+        ("x = f()", "call"),
         ("f(", "exact"),
     ],
 )

@@ -1,6 +1,5 @@
 """Greedy answers to tasks of a knowledge update, scored item by item."""
 
-import ast
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 from equipoise.data.formatting import render_prompt
 from equipoise.metrics.api_calls import published_score, score_call
 from equipoise.metrics.functions import score_function
+from equipoise.metrics.grading import kind_of
 from equipoise.metrics.sandbox import run_unit_tests
 from equipoise.models.generation import generate_greedy
 from equipoise.models.loading import Loaded
@@ -48,15 +48,8 @@ class Task:
 
 def scorer_for(gold: str) -> str:
     """Name the strictest scorer that fits the form of `gold`: `function`, `call` or `exact`."""
-    try:
-        body = ast.parse(gold).body
-    except (SyntaxError, ValueError):
-        return "exact"
-    if len(body) == 1 and isinstance(body[0], ast.FunctionDef):
-        return "function"
-    if len(body) == 1 and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Call):
-        return "call"
-    return "exact"
+    kind = kind_of(gold)
+    return "exact" if kind == "text" else kind
 
 
 def score(output: str, item: Item, *, scorer: str = "auto", execute: bool = False) -> float:

@@ -12,6 +12,9 @@ _NEXT_TURN = re.compile(
     r"\n[#*\s]*(?:question|q|passage|context|user|human|instruction)\s*\d*\s*(?::|\n)", re.IGNORECASE
 )
 _BOXED = re.compile(r"\\boxed\s*\{(?:\\\w+\s*\{)?([^{}]*)\}+")
+NEGATED = re.compile(  # what stands before a word that a sentence denies
+    r"(?:\b(?:not|never|cannot|neither|nor|without|whether)|n't)\s+(?:[\w']+\s+){0,2}$", re.IGNORECASE
+)
 _PLAIN = str.maketrans({**dict.fromkeys('*`"“”„«»\ue000\ue001'), "’": "'", "‘": "'", "—": " - ", "–": "-", "‑": "-"})
 
 

@@ -3,7 +3,7 @@
 import re
 from typing import Literal
 
-from equipoise.metrics.statements import clean, sentences, statements
+from equipoise.metrics.statements import NEGATED, clean, sentences, statements
 
 YesNo = Literal["yes", "no"]
 
@@ -22,9 +22,6 @@ _STATED = rf"(?i:(?P<open>{_HEDGE}|not\b)|(?:an?\s+(?:\w+\s+)?)?(?P<word>{_WORD}
 _LEAD_IN = r"(?:so|well|wait|actually|sorry|correction|hence|thus|therefore|ok|okay|hmm+|overall|in \w+|a)[\s,:.-]+"
 _OPENING = re.compile(rf"\W*(?:{_LEAD_IN}){{0,3}}(?P<word>{_WORD})", re.IGNORECASE)
 _ANYWHERE = re.compile(rf"(?!true|false)(?P<word>{_WORD})", re.IGNORECASE)
-_NEGATED = re.compile(
-    r"(?:\b(?:not|never|cannot|neither|nor|without|whether)|n't)\s+(?:[\w']+\s+){0,2}$", re.IGNORECASE
-)
 _NUMERO = re.compile(r"(?<=\w )no\.\s*(?=\d)", re.IGNORECASE)
 _ECHO = re.compile(
     r"\b(?:yes\s*(?:or|/|and)\s*no|no\s*(?:or|/|and)\s*yes|(?:true|false)\s*(?:or|/)\s*(?:true|false))\b", re.IGNORECASE
@@ -54,7 +51,7 @@ def extract_yes_no(text: str) -> YesNo | None:
             found["word"]
             for part in parts
             for found in _ANYWHERE.finditer(part)
-            if not _NEGATED.search(part[: found.start()])
+            if not NEGATED.search(part[: found.start()])
         ]
     polarities: set[YesNo] = {_polarity(word) for word in opening}
     return polarities.pop() if len(polarities) == 1 else None
