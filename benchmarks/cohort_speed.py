@@ -26,6 +26,7 @@ import torch
 
 from equipoise.data.formatting import IGNORE, Formatted, render_all
 from equipoise.evaluation.knowledge import Task, evaluate, evaluate_stack
+from equipoise.evaluation.settings import ScoringSettings
 from equipoise.models.head import HeadFormula
 from equipoise.models.loading import Loaded, load_model
 from equipoise.models.lora_stack import LoraStack, stack_of
@@ -107,7 +108,9 @@ def lean(loaded: Loaded, run: CohortRun, data: Formatted, asked: list[Task]) -> 
     stack, context = lean_training(loaded, run, data)
     trained = clock()
     with stack.running() as model:
-        evaluate(Loaded(model, loaded.tokenizer, loaded.name), asked, method="lean", seed=run.seed)
+        evaluate(
+            Loaded(model, loaded.tokenizer, loaded.name), asked, method="lean", seed=run.seed, how=ScoringSettings()
+        )
     context.__exit__(None, None, None)
     return {"training": trained, "end": clock()}
 
@@ -129,7 +132,7 @@ def cohort(loaded: Loaded, runs: list[CohortRun], asked: list[Task]) -> dict[str
         results = train_cohort(loaded, runs, folder=folder)
         trained = clock()
         with stack_of(loaded, [result.final for result in results]) as stack:
-            evaluate_stack(stack, loaded.tokenizer, asked, runs=[(run.name, run.seed) for run in runs])
+            evaluate_stack(stack, loaded, asked, runs=[(run.name, run.seed) for run in runs], how=ScoringSettings())
     return {"training": trained, "end": clock()}
 
 

@@ -1,6 +1,7 @@
 """Tasks of a knowledge update: every item scores gold 1 and anything else 0; token rows agree with plain arithmetic."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from equipoise.data.formatting import IGNORE, render, render_prompt
 from equipoise.errors import UserError
 from equipoise.evaluation.knowledge import Item, Task, evaluate, score, scorer_for, summarise
+from equipoise.evaluation.settings import ScoringSettings
 from equipoise.evaluation.tokens import token_rows
 from equipoise.models.generation import generate_greedy
 from equipoise.models.loading import load_model
@@ -29,16 +31,40 @@ def testbed():
     return load_model(ModelSettings())
 
 
+def scored(output, item, *, stated=False, execute=False, cut=False):
+    return score(output, item, ScoringSettings(run_unit_tests=execute), stated=stated, cut=cut).score
+
+
 def test_every_item_scores_gold_1_and_everything_else_0(data):
     items = [item for task in tasks(data) for item in task.items]
     assert len(items) > 500
     for item in items:
-        assert score(item.gold, item) == 1.0
-        assert score("colourless green ideas sleep furiously", item) == 0.0
-        assert score("", item) == 0.0
+        assert scored(item.gold, item) == 1.0
+        assert scored("colourless green ideas sleep furiously", item) == 0.0
+        assert scored("", item) == 0.0
         if item.old:
-            assert score(item.old, item) == 0.0
-            assert score(f"{item.old}\n{item.gold}", item) == score(f"{item.gold}\n{item.old}", item) == 0.0
+            assert scored(item.old, item) == 0.0
+            assert scored(f"{item.old}\n{item.gold}", item) == scored(f"{item.gold}\n{item.old}", item) == 0.0
+
+
+def test_answers_in_prose_score_as_the_code_in_them_in_both_forms():
+    data = load_data(DataSettings(limit=24, ask="both"))
+    data = replace(data, keep=data.keep[:40], skills=data.skills[:10])
+    items = [item for task in tasks(data) for item in task.items]
+    assert {item.form for item in items} == {"chat", "text"}
+    for item in items:
+        text = item.form == "text"
+        said = [item.gold] if text else [item.gold, f"Use this:\n\n```python\n{item.gold}\n```\nThat is all."]
+        for output in said:
+            assert scored(output, item, stated=True) == 1.0, item
+        prose = "\nThe library documentation explains this well." if text else "The library documentation explains it."
+        for output in ("", "colourless green ideas sleep furiously", prose):
+            assert scored(output, item, stated=True) == 0.0, item
+        half = item.gold[: item.gold.find("(") + 1]
+        assert not text or scored(half, item, stated=True, cut=True) == 0.0, item
+        if item.old:
+            assert scored(item.old, item, stated=True) == 0.0, item
+            assert text or scored(f"```python\n{item.old}\n```", item, stated=True) == 0.0
 
 
 def test_tasks_are_laid_out_as_the_protocol_says(data):
@@ -71,14 +97,15 @@ def test_generated_code_runs_only_when_asked():
     tests = "assert double(2) == 4\nassert double(0) == 0"
     item = Item("double", (Message(role="user", content="?"),), "def double(n):\n    return 2 * n", unit_tests=tests)
     other = "def double(n):\n    return n + n"
-    assert score(other, item) == 0.0
-    assert score(other, item, execute=True) == 1.0
-    assert score("def double(n):\n    return n", item, execute=True) == 0.0
+    assert scored(other, item) == 0.0
+    assert scored(other, item, execute=True) == 1.0
+    assert scored(f"Sure:\n```python\n{other}\n```", item, stated=True, execute=True) == 1.0
+    assert scored("def double(n):\n    return n", item, execute=True) == 0.0
 
 
 def test_the_shipped_model_gives_the_old_answer_and_keeps_the_rest(testbed, data):
     some = [Task(task.name, task.items[:20]) for task in tasks(data)]
-    predictions = evaluate(testbed, some, method="untrained", seed=0)
+    predictions = evaluate(testbed, some, method="untrained", seed=0, how=ScoringSettings())
     values = {row.task: row for row in summarise(predictions)}
     assert values["correction"].value == values["generalisation"].value == 0.0
     assert values["locality"].value >= 0.95 and values["retention"].value >= 0.95

@@ -7,6 +7,7 @@ from peft import PeftModel
 from tiny_models import tiny_examples, tiny_model
 
 from equipoise.evaluation.knowledge import Item, Task, evaluate, evaluate_stack
+from equipoise.evaluation.settings import ScoringSettings
 from equipoise.journal import read_journal
 from equipoise.models.generation import generate
 from equipoise.models.loading import Loaded
@@ -111,7 +112,7 @@ def test_answers_of_all_runs_in_shared_batches_are_those_of_each_run(tmp_path):
 
 
 def test_scores_of_all_runs_are_those_of_each_run(tmp_path):
-    base = loaded()
+    base, how = loaded(), ScoringSettings(answers="bare")
     examples = tiny_examples(11)
     runs = runs_of(examples, learning_rate=3e-2, epochs=6, objectives=("sft", "focal"))
     out = train_cohort(base, runs, folder=tmp_path)
@@ -119,8 +120,8 @@ def test_scores_of_all_runs_are_those_of_each_run(tmp_path):
     asked = [Task("correction", items[:6]), Task("retention", ()), Task("locality", items[6:])]
     with stack_of(base, [result.final for result in out]) as stack:
         names = [(run.name, run.seed) for run in runs]
-        together = evaluate_stack(stack, base.tokenizer, asked, runs=names, batch_tokens=300)
+        together = evaluate_stack(stack, base, asked, runs=names, how=how, batch_tokens=300)
         for i, run in enumerate(runs):
             alone = Loaded(stack.model_of(i), base.tokenizer, "tiny")
-            assert together[i] == evaluate(alone, asked, method=run.name, seed=run.seed)
+            assert together[i] == evaluate(alone, asked, method=run.name, seed=run.seed, how=how)
     assert len({tuple(row.output for row in mine) for mine in together}) > 1

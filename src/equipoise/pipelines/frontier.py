@@ -175,16 +175,7 @@ def train_and_score(
 
 
 def _answers(loaded: Loaded, recipe: FrontierRecipe, asked: Sequence[Task], method: str, seed: int) -> list[Prediction]:
-    how = recipe.evaluation
-    return evaluate(
-        loaded,
-        asked,
-        method=method,
-        seed=seed,
-        scorer=how.scorer,
-        execute=how.run_unit_tests,
-        batch_tokens=how.batch_tokens,
-    )
+    return evaluate(loaded, asked, method=method, seed=seed, how=recipe.evaluation)
 
 
 def write_reading(folder: Path, name: str, predictions: Sequence[Prediction]) -> dict[str, float]:

@@ -6,13 +6,13 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from equipoise.config import Section
+from equipoise.evaluation.settings import ScoringSettings
 from equipoise.models.settings import ModelSettings
 from equipoise.pipelines.settings import (
     ArmSettings,
     CohortOf,
     DataSettings,
     Rate,
-    ScoringSettings,
     Seed,
     names_a_folder,
 )

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from equipoise.evaluation.knowledge import Task, evaluate_stack
+from equipoise.evaluation.settings import ScoringSettings
 from equipoise.models.loading import Loaded
 from equipoise.models.lora_stack import LoraStack
 from equipoise.pipelines.knowledge_data import KnowledgeData, tasks
 from equipoise.pipelines.knowledge_update import weight_trace, write_scores
-from equipoise.pipelines.settings import ProtocolRecipe, ScoringSettings
+from equipoise.pipelines.settings import ProtocolRecipe
 from equipoise.records import Prediction
 
 WIDER = 4  # a batch of all runs together holds so many times the tokens of one run's: it is split among them
@@ -31,11 +32,10 @@ def answers(
     """Score every run of a stack, all answering in shared batches."""
     return evaluate_stack(
         stack,
-        loaded.tokenizer,
+        loaded,
         asked,
         runs=[(run.method, run.seed) for run in runs],
-        scorer=how.scorer,
-        execute=how.run_unit_tests,
+        how=how,
         batch_tokens=how.batch_tokens * WIDER,
     )
 

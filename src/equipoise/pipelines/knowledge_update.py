@@ -36,16 +36,7 @@ def score_model(
     loaded: Loaded, recipe: KnowledgeUpdateRecipe, data: KnowledgeData, folder: Path, *, method: str, seed: int
 ) -> list[Prediction]:
     """Answer and score every task, look at every training token, and write both into `folder`."""
-    options = recipe.evaluation
-    predictions = evaluate(
-        loaded,
-        tasks(data),
-        method=method,
-        seed=seed,
-        scorer=options.scorer,
-        execute=options.run_unit_tests,
-        batch_tokens=options.batch_tokens,
-    )
+    predictions = evaluate(loaded, tasks(data), method=method, seed=seed, how=recipe.evaluation)
     write_scores(loaded, recipe, data, folder, predictions)
     return predictions
 

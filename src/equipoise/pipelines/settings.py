@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from equipoise.config import Section
 from equipoise.disk import fits_a_folder
+from equipoise.evaluation.settings import ScoringSettings
 from equipoise.models.settings import ModelSettings
 from equipoise.training.settings import ObjectiveSettings, TrainSettings
 
@@ -37,15 +38,6 @@ class DataSettings(Section):
     train_phrasings: int = Field(default=1, ge=1)  # of each update; one is held out if it has several
     rehearse: bool | Literal["half"] = False
     max_bad_share: float = Field(default=0.05, ge=0, le=1)
-
-
-class ScoringSettings(Section):
-    """How answers are scored: `auto` takes the parsed call, the parsed function or the exact text, as gold is."""
-
-    scorer: Literal["auto", "call", "function", "exact"] = "auto"
-    scoring: Literal["strict", "published"] = "strict"
-    run_unit_tests: bool = False  # executes generated functions in a limited subprocess
-    batch_tokens: int = Field(default=8192, ge=1)
 
 
 class EvaluationSettings(ScoringSettings):

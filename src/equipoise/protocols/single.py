@@ -12,6 +12,7 @@ from equipoise.journal import write_jsonl
 from equipoise.pipelines.frontier_settings import FrontierRecipe
 from equipoise.pipelines.settings import KnowledgeUpdateRecipe, ProtocolRecipe, names_a_folder
 from equipoise.pipelines.trained import run_of, trained_model
+from equipoise.records import Result
 from equipoise.report.build import build_report
 from equipoise.runs import Run, kept
 
@@ -151,6 +152,10 @@ def _preview(settings: ProtocolRecipe) -> None:
     print(seen["example"])
 
 
+def _named(row: Result) -> str:
+    return row.task if row.metric == "accuracy" else f"{row.task}, {row.metric}"
+
+
 def evaluate_model(model: str, recipe: str | None, overrides: list[str], out: Path | None) -> None:
     """Ask `model` the questions of a recipe, print the scores, and write item-level predictions into `out`.
 
@@ -176,7 +181,6 @@ def evaluate_model(model: str, recipe: str | None, overrides: list[str], out: Pa
     target = trained_model(model, overrides, base=settings.model)
     if out:
         make_folder(out)  # before the work whose result it is to hold
-    options = settings.evaluation
     from equipoise.evaluation.knowledge import evaluate, summarise
     from equipoise.models.loading import load_model
     from equipoise.pipelines.frontier import load_frontier_data
@@ -187,16 +191,11 @@ def evaluate_model(model: str, recipe: str | None, overrides: list[str], out: Pa
     else:
         asked = tasks(load_data(settings.data))
     predictions = evaluate(
-        load_model(target),
-        asked,
-        method=Path(model).name,
-        seed=settings.seed,
-        scorer=options.scorer,
-        execute=options.run_unit_tests,
-        batch_tokens=options.batch_tokens,
+        load_model(target), asked, method=Path(model).name, seed=settings.seed, how=settings.evaluation
     )
-    rows = summarise(predictions, scoring=options.scoring)
-    table(model, ["task", "right, in %", "n"], [[row.task, _percent(row.value), str(row.n)] for row in rows])
+    rows = summarise(predictions, scoring=settings.evaluation.scoring)
+    shown = [[_named(row), _percent(row.value), str(row.n)] for row in rows]
+    table(model, ["task", "right, in %", "n"], shown)
     if out:
         write_jsonl(out / "predictions.jsonl", [row.model_dump() for row in predictions])
     return None
