@@ -120,6 +120,8 @@ def _call(answer, new, old=None, **options):
          "```python\nfrom sklearn.model_selection import train_test_split\na, b = train_test_split(x, y)\n```"),
         ("pytest.fixture()", "pytest.yield_fixture()", "```python\nimport pytest\n\n@pytest.fixture\ndef f():\n    yield 1\n```"),
         ("x @ y", "np.matmul(x, y)", "```python\nz = a @ b\n```"),
+        ("pd.concat([df, other])", "df.append(other)",
+         "```python\nparts = []\nfor each in frames:\n    parts.append(each)\ndf = pd.concat(parts)\n```"),
         ("tokenizer(texts)", "tokenizer.batch_encode_plus(texts)",
          "```python\ntokenizer = AutoTokenizer.from_pretrained(name)\nbatch = tokenizer(texts, padding=True)\n```"),
     ],
@@ -154,6 +156,8 @@ def test_the_new_call_is_known_by_its_name(new, old, answer):
          "```python\ne = create_engine(url)\nengine.execute(query)\n```"),
         ("models.ForeignKey(User, on_delete=models.CASCADE)", "models.ForeignKey(User)", "`models.ForeignKey(Person)`"),
         ("x @ y", "np.matmul(x, y)", "```python\nz = a * b\n```"),
+        ("df.items()", "df.iteritems()", "```python\nd = {'a': 1}\nfor k, v in d.items():\n    print(k)\n```"),
+        ("pd.concat([df, other])", "df.append(other)", "```python\ndf = df.append(other)\n```"),
         ("session.get(User, 1)", "session.query(User).get(1)", "```python\nimport requests\nrequests.get(url)\n```"),
     ],
 )  # fmt: skip
