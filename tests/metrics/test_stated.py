@@ -134,7 +134,14 @@ def test_accepted_variants_count_like_gold():
 
 
 @pytest.mark.parametrize(
-    ("output", "there"), [("It is 19", False), ("It is 19.", True), ("It is 19\n\nQuestion", True)]
+    ("output", "there"),
+    [
+        ("It is 19", False),
+        ("It is 19.", True),
+        ("It is 19\n\nQuestion", True),
+        (" 19\n\nQuestion: a?\nAnswer: 7", True),
+        ("19\n", True),
+    ],
 )
 def test_a_value_at_a_cut_end_may_be_half_a_value(output, there):
     assert states(output, "19", cut=True) == there

@@ -87,8 +87,10 @@ def states(
     if not cut and normalise(output[:_CHARS]) in {normalise(each) for each in right}:
         return True
     reader = _Reader(tuple(right), old, question or "")
-    text = _without_question(clean(output[:_CHARS]), question or "")
-    if cut and reader.ends_in_gold(text):
+    text = clean(output[:_CHARS])
+    open_ended = cut and len(words(text)) >= len(words(output[:_CHARS]))  # no next question ended it
+    text = _without_question(text, question or "")
+    if open_ended and not output[-1:].isspace() and reader.ends_in_gold(text):
         return False
     if old is not None and any(reader.names_old(sentence) for sentence in _sentences(text)):
         return False
