@@ -17,6 +17,7 @@ FRANCE = "What is the capital of France?"
     ("output", "gold"),
     [
         ("Paris", "Paris"),
+        ("Yes, the capital of France is Paris.", "Paris"),
         ("paris.", "Paris"),
         ("**Paris**", "Paris"),
         ("The capital of France is Paris.", "Paris"),
@@ -72,6 +73,7 @@ def test_a_stated_answer_is_found(output, gold):
         ("The capital is Paris or Lyon.", "Paris"),
         ("Paris, Lyon and Nice", "Paris"),
         ("Paris/Lyon", "Paris"),
+        ("- Paris\n- Lyon", "Paris"),
         ("It is not Paris.", "Paris"),
         ("It isn't Paris.", "Paris"),
         ("It is Lyon rather than Paris.", "Paris"),
@@ -128,10 +130,18 @@ def test_what_the_question_names_is_no_other_value_and_no_answer():
 def test_accepted_variants_count_like_gold():
     assert states("It was Leonardo, the painter.", "Leonardo da Vinci", accepted=["Leonardo"])
     assert not states("It was Leonardo, the painter.", "Leonardo da Vinci")
+    assert states("It is mercury or quicksilver.", "mercury", accepted=["quicksilver"])
 
 
 @pytest.mark.parametrize(
-    ("output", "there"), [("It is 19", False), ("It is 19.", True), ("It is 19\n\nQuestion", True)]
+    ("output", "there"),
+    [
+        ("It is 19", False),
+        ("It is 19.", True),
+        ("It is 19\n\nQuestion", True),
+        (" 19\n\nQuestion: a?\nAnswer: 7", True),
+        ("19\n", True),
+    ],
 )
 def test_a_value_at_a_cut_end_may_be_half_a_value(output, there):
     assert states(output, "19", cut=True) == there

@@ -21,6 +21,7 @@ class Use:
     Attributes:
         loose: it is named in a sentence, where a method may stand without what it is called on.
         said: the sentence around it.
+        on: the builtin type of what a method is called on, where the code shows that it is one.
     """
 
     path: Path
@@ -28,6 +29,7 @@ class Use:
     raw: str | None = None
     loose: bool = False
     said: str = ""
+    on: type | None = None
 
 
 class Target:
@@ -45,6 +47,7 @@ class Target:
         self.operator = _operator(self.node)
         self.whole: Path = ()
         self.tails: list[Path] = []
+        self.beside = rival is not None
         self.fixed, self.needed = False, self._needed(names)
         if self.operator or not self.parts:
             return
@@ -87,6 +90,8 @@ class Target:
         """How many parts of a use's path are this call's; 0 if it is another."""
         if self.operator or not self.parts:
             return 0
+        if self.beside and use.on is not None and hasattr(use.on, self.parts[-1]):
+            return 0  # `rows.append(x)` of a list is no `df.append(other)`
         best = max([self._by_whole(use, names), *(_by_tail(tail, use, names) for tail in self.tails)])
         if best and self.needed:
             args = [clean(names.path(arg)) for arg in use.call.args] if use.call else []
@@ -258,7 +263,8 @@ def _uses(snippet: Snippet, names: Names) -> Iterator[Use]:
         if isinstance(node, ast.Call):
             inside.add(id(node.func))
             raw = node.func.id if isinstance(node.func, ast.Name) else None
-            yield Use(names.path(node.func), node, raw, loose, snippet.context)
+            on = names.builtin_type(node.func.value) if isinstance(node.func, ast.Attribute) else None
+            yield Use(names.path(node.func), node, raw, loose, snippet.context, on)
         elif isinstance(node, ast.Attribute):
             inside.add(id(node.value))
             if id(node) not in inside and isinstance(node.ctx, ast.Load):

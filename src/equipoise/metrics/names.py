@@ -42,6 +42,16 @@ _ALSO_VARIABLES_TEXT = """
 _ALSO_VARIABLES = frozenset(_ALSO_VARIABLES_TEXT.split())
 
 
+_TYPES: dict[str, type] = {kind.__name__: kind for kind in (list, dict, set, tuple, str, bytes)}
+_LITERALS: tuple[tuple[tuple[type[ast.expr], ...], type], ...] = (
+    ((ast.List, ast.ListComp), list),
+    ((ast.Dict, ast.DictComp), dict),
+    ((ast.Set, ast.SetComp), set),
+    ((ast.Tuple,), tuple),
+    ((ast.JoinedStr,), str),
+)
+
+
 @dataclass
 class Names:
     """What names stand for in one answer.
@@ -105,6 +115,15 @@ class Names:
                 break
             node = found
         return node
+
+    def builtin_type(self, node: ast.AST) -> type | None:
+        """The builtin type of an expression that is, or stands for, a literal or a call of that type."""
+        value = self.value(node) if isinstance(node, ast.expr) else node
+        if isinstance(value, ast.Constant):
+            return type(value.value)
+        if isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
+            return _TYPES.get(value.func.id)
+        return next((kind for forms, kind in _LITERALS if isinstance(value, forms)), None)
 
     def path(self, node: ast.AST, depth: int = 0) -> Path:
         """The dotted path of an expression, with `()` and `[]` where it calls or indexes, from `*` if nameless."""

@@ -87,8 +87,10 @@ def states(
     if not cut and normalise(output[:_CHARS]) in {normalise(each) for each in right}:
         return True
     reader = _Reader(tuple(right), old, question or "")
-    text = _without_question(clean(output[:_CHARS]), question or "")
-    if cut and reader.ends_in_gold(text):
+    text = clean(output[:_CHARS])
+    open_ended = cut and len(words(text)) >= len(words(output[:_CHARS]))  # no next question ended it
+    text = _without_question(text, question or "")
+    if open_ended and not output[-1:].isspace() and reader.ends_in_gold(text):
         return False
     if old is not None and any(reader.names_old(sentence) for sentence in _sentences(text)):
         return False
@@ -136,13 +138,13 @@ class _Reader:
     def decide(self, parts: Sequence[str]) -> bool | None:
         """Whether the first sentence that answers names gold alone; None if no sentence answers."""
         for n, sentence in enumerate(parts):
-            if sentence.endswith("?") or _FILLER.match(sentence):
+            if sentence.endswith("?"):
                 continue
             hits = [hit for hit in self.hits(sentence) if not _denied(sentence, hit)]
             others = self.others(sentence)
             if hits:
                 return not self._beside(sentence, hits, others) and not any(map(self._corrects, parts[n + 1 :]))
-            if self._answers(sentence, others):
+            if not _FILLER.match(sentence) and self._answers(sentence, others):
                 return False
         return None
 
@@ -183,7 +185,7 @@ class _Reader:
 
     def _beside(self, sentence: str, hits: Sequence[Value], others: Sequence[Value]) -> bool:
         """Whether another value stands beside gold as if it were right too."""
-        if self.kind == "phrase" and any(_phrase_or(sentence, hit) for hit in hits):
+        if self.kind == "phrase" and any(_phrase_or(sentence, hit, hits) for hit in hits):
             return True
         return any(all(self._rivals(sentence, hit, other, others) for hit in hits) for other in others)
 
@@ -212,7 +214,8 @@ class _Reader:
         others = [] if self.hits(sentence) else self.others(sentence)
         if _OBJECTION.match(sentence):
             return any(_is_predicate(sentence, value) for value in others)
-        return bool(_CORRECTION.match(sentence)) and bool(others)
+        whole = any(value.start == 0 and not sentence[value.end :].strip(" .,;") for value in others)  # of a list
+        return (whole or bool(_CORRECTION.match(sentence))) and bool(others)
 
     def names_old(self, sentence: str) -> bool:
         """Whether a sentence names the old answer as if it held."""
@@ -267,7 +270,10 @@ def _is_predicate(sentence: str, value: Value) -> bool:
     return bool(_PREDICATE.search(sentence[: value.start]))
 
 
-def _phrase_or(sentence: str, hit: Value) -> bool:
-    """Whether "or" joins a phrase to another one."""
-    after, before = sentence[hit.end :], sentence[: hit.start]
-    return bool(re.match(r"\W*\s(?:or|/)\s+\w", after) or re.search(r"\w\s+or\s+(?:(?:the|a|an)\s+)?$", before))
+def _phrase_or(sentence: str, hit: Value, hits: Sequence[Value]) -> bool:
+    """Whether "or" joins a phrase to another one that is not right as well."""
+    after = re.match(r"\W*\s(?:or|/)\s+(?:(?:the|a|an)\s+)?(?=\w)", sentence[hit.end :])
+    before = re.search(r"\s+or\s+(?:(?:the|a|an)\s+)?$", sentence[: hit.start])
+    wrong_after = after is not None and all(other.start != hit.end + after.end() for other in hits)
+    wrong_before = before is not None and all(other.end != before.start() for other in hits)
+    return wrong_after or wrong_before
