@@ -206,6 +206,38 @@ class Prediction(Row):
     cut: bool = False
 
 
+class Preference(Row):
+    """How likely one model finds the right answer to one item, and another one: the outdated, or a distractor.
+
+    Attributes:
+        phrasing: 0 is the trained one.
+        logp_new, logp_old: log-probability of `new` and `old` after the prompt, in nats, summed over their tokens.
+    """
+
+    method: str
+    seed: int
+    task: str
+    item: str
+    phrasing: int = 0
+    form: Form = "chat"
+    new: str
+    old: str
+    logp_new: float = Field(le=0)
+    logp_old: float = Field(le=0)
+    tokens_new: int = Field(ge=1)
+    tokens_old: int = Field(ge=1)
+
+    @property
+    def margin(self) -> float:
+        """Nats by which the right answer is the likelier one."""
+        return self.logp_new - self.logp_old
+
+    @property
+    def margin_per_token(self) -> float:
+        """Nats a token, each answer over its own tokens: longer answers are not less likely for their length alone."""
+        return self.logp_new / self.tokens_new - self.logp_old / self.tokens_old
+
+
 # What an instruct run measures, in this order: the model that it was given, and what each stage made of it.
 INSTRUCT_STAGES = ("untrained", "sft", "dpo")
 
