@@ -1,19 +1,19 @@
 """The cells of a knowledge-update grid as runs of one cohort: trained together, scored in shared batches."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from equipoise.evaluation.knowledge import Task, evaluate_stack
 from equipoise.evaluation.settings import ScoringSettings
 from equipoise.models.loading import Loaded
 from equipoise.models.lora_stack import LoraStack
-from equipoise.pipelines.knowledge_data import KnowledgeData, tasks
-from equipoise.pipelines.knowledge_update import weight_trace, write_scores
+from equipoise.pipelines.knowledge_data import KnowledgeData
+from equipoise.pipelines.knowledge_measures import WIDER
+from equipoise.pipelines.knowledge_update import weight_trace
 from equipoise.pipelines.settings import ProtocolRecipe
 from equipoise.records import Prediction
 
-WIDER = 4  # a batch of all runs together holds so many times the tokens of one run's: it is split among them
 Validate = Callable[[LoraStack, Sequence[str], int], Mapping[str, Mapping[str, float]]]
 
 
@@ -38,16 +38,6 @@ def answers(
         how=how,
         batch_tokens=how.batch_tokens * WIDER,
     )
-
-
-def score_stack(
-    loaded: Loaded, recipe: ProtocolRecipe, data: KnowledgeData, stack: LoraStack, runs: Sequence[Trained]
-) -> list[list[Prediction]]:
-    """For each run of a stack what `score_model` gives and writes."""
-    predictions = answers(loaded, tasks(data), stack, runs, recipe.evaluation)
-    for i, (run, mine) in enumerate(zip(runs, predictions)):
-        write_scores(replace(loaded, model=stack.model_of(i)), recipe, data, run.folder, mine)
-    return predictions
 
 
 def trace_weights(

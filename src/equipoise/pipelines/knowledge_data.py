@@ -4,9 +4,11 @@ import math
 from dataclasses import dataclass, field
 
 from equipoise.data.loading import check_disjoint, check_form, load_examples
+from equipoise.evaluation.functions import FunctionTask, load_functions
+from equipoise.evaluation.held_out import load_texts
 from equipoise.evaluation.knowledge import Item, Task
 from equipoise.pipelines.settings import ArmSettings, DataSettings, KnowledgeUpdateRecipe, ProtocolRecipe
-from equipoise.records import Example, Message
+from equipoise.records import Example, HeldOutText, Message
 from equipoise.testbed.examples import TESTBED, load_facts
 from equipoise.training.settings import TrainSettings
 
@@ -19,6 +21,8 @@ class KnowledgeData:
         keep: what locality is measured on.
         rehearsed: what an arm that rehearses trains on beside the updates.
         phrasings: how many phrasings of an update are trained on.
+        texts: what drift is measured on.
+        functions: heads of functions to complete, scored by unit tests.
     """
 
     updates: list[Example]
@@ -28,6 +32,8 @@ class KnowledgeData:
     hashes: dict[str, str]
     rehearsed: list[Example] = field(default_factory=list)
     phrasings: int = 1
+    texts: list[HeldOutText] = field(default_factory=list)
+    functions: list[FunctionTask] = field(default_factory=list)
 
 
 def load_data(settings: DataSettings) -> KnowledgeData:
@@ -55,7 +61,21 @@ def load_data(settings: DataSettings) -> KnowledgeData:
         notes.append(f"updates: the first {settings.limit} of {len(rows['updates'])} rows; data.limit=null takes all")
     rows["updates"] = rows["updates"][: settings.limit]
     check_disjoint(rows["updates"], rows["keep"])
-    data = KnowledgeData(**rows, notes=notes, hashes=hashes, phrasings=settings.train_phrasings)
+    texts = load_texts(settings.held_out, max_bad_share=settings.max_bad_share)
+    functions = load_functions(settings.functions) if settings.functions else None
+    for kind, extra in (("held_out", texts if settings.held_out else None), ("functions", functions)):
+        if extra is not None:
+            hashes[kind] = extra.sha256
+            notes += [f"{kind}: {note}" for note in extra.notes]
+            notes += [f"{kind}: line {row.line} left out: {row.reason}" for row in extra.dropped]
+    data = KnowledgeData(
+        **rows,
+        notes=notes,
+        hashes=hashes,
+        phrasings=settings.train_phrasings,
+        texts=texts.texts,
+        functions=functions.tasks if functions else [],
+    )
     return _set_apart(data, settings.rehearse)
 
 
@@ -69,13 +89,13 @@ def _set_apart(data: KnowledgeData, rehearse: bool | str) -> KnowledgeData:
 def tasks(data: KnowledgeData) -> list[Task]:
     """List the questions: is it corrected, does that generalise, did related facts stay, did skills stay."""
     held_out = [
-        _item(row, i) for row in data.updates for i in range(trained_phrasings(row, data.phrasings), _phrasings(row))
+        item_of(row, i) for row in data.updates for i in range(trained_phrasings(row, data.phrasings), _phrasings(row))
     ]
     return [
-        Task("correction", tuple(_item(row) for row in data.updates)),
+        Task("correction", tuple(item_of(row) for row in data.updates)),
         Task("generalisation", tuple(held_out)),
-        Task("locality", tuple(_item(row) for row in data.keep)),
-        Task("retention", tuple(_item(row) for row in data.skills)),
+        Task("locality", tuple(item_of(row) for row in data.keep)),
+        Task("retention", tuple(item_of(row) for row in data.skills)),
     ]
 
 
@@ -96,7 +116,7 @@ def _asked(row: Example, phrasing: int) -> list[Message]:
     return conversation
 
 
-def _item(row: Example, phrasing: int = 0) -> Item:
+def item_of(row: Example, phrasing: int = 0) -> Item:
     return Item(
         id=row.id,
         conversation=tuple(_asked(row, phrasing)),

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from equipoise.data.formatting import Formatted, render_all, with_mask
-from equipoise.evaluation.knowledge import evaluate, summarise
 from equipoise.evaluation.tokens import token_rows
-from equipoise.journal import read_journal, write_json, write_jsonl
+from equipoise.journal import read_journal, write_jsonl
 from equipoise.models.loading import Loaded
 from equipoise.objectives.weighting import weighting
 from equipoise.pipelines.knowledge_data import (
@@ -18,9 +17,9 @@ from equipoise.pipelines.knowledge_data import (
     rehearses,
     step_count,
     steps_of_an_epoch,
-    tasks,
     training_rows,
 )
+from equipoise.pipelines.knowledge_measures import Measures
 from equipoise.pipelines.settings import ArmSettings, KnowledgeUpdateRecipe
 from equipoise.records import Prediction
 from equipoise.testbed.examples import fact_example
@@ -32,38 +31,18 @@ from equipoise.training.sft import train
 UNTRAINED = "untrained"
 
 
-def score_model(
-    loaded: Loaded, recipe: KnowledgeUpdateRecipe, data: KnowledgeData, folder: Path, *, method: str, seed: int
-) -> list[Prediction]:
-    """Answer and score every task, look at every training token, and write both into `folder`."""
-    predictions = evaluate(loaded, tasks(data), method=method, seed=seed, how=recipe.evaluation)
-    write_scores(loaded, recipe, data, folder, predictions)
-    return predictions
-
-
-def write_scores(
-    loaded: Loaded, recipe: KnowledgeUpdateRecipe, data: KnowledgeData, folder: Path, predictions: Sequence[Prediction]
-) -> None:
-    """Write a model's answers into `folder`, their scores, and what it thinks of every training token."""
-    results = summarise(predictions, scoring=recipe.evaluation.scoring)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_jsonl(folder / "predictions.jsonl", (row.model_dump() for row in predictions))
-    write_json(folder / "results.json", [row.model_dump() for row in results])
-    write_jsonl(folder / "tokens.jsonl", token_rows(loaded, data.updates, max_length=recipe.training.max_length))
-
-
 def score_untrained(
     loaded: Loaded,
-    recipe: KnowledgeUpdateRecipe,
-    data: KnowledgeData,
+    measures: Measures,
     folder: Path,
     arms: Mapping[str, ObjectiveSettings],
+    on_answers: Callable[[int], None] | None = None,
 ) -> list[Prediction]:
     """Score the model as it came, with the weight that each arm would give each training token.
 
     For a model of the testbed the tokens of facts of all classes are looked at too, so that detection can be scored.
     """
-    predictions = score_model(loaded, recipe, data, folder, method=UNTRAINED, seed=0)
+    predictions = measures.score(loaded, folder, method=UNTRAINED, seed=0, on_answers=on_answers)
     rows = read_journal(folder / "tokens.jsonl").rows
     nll, h = (torch.tensor([row[name] for row in rows]) for name in ("nll", "h"))
     for arm, objective in arms.items():
@@ -73,7 +52,7 @@ def score_untrained(
         for row, weight in zip(rows, weights(nll, h).tolist()):
             row.setdefault("weights", {})[arm] = weight
     write_jsonl(folder / "tokens.jsonl", rows)
-    if recipe.model.path == "testbed":
+    if measures.recipe.model.path == "testbed":
         facts = [fact for fact in shipped_world().facts if fact.part != "function"]
         write_jsonl(folder / "probes.jsonl", token_rows(loaded, map(fact_example, facts)))
     return predictions
@@ -81,20 +60,22 @@ def score_untrained(
 
 def run_cell(
     loaded: Loaded,
-    recipe: KnowledgeUpdateRecipe,
-    data: KnowledgeData,
+    measures: Measures,
     folder: Path,
     *,
     method: str,
     objective: ArmSettings,
     seed: int,
     on_step: Callable[[dict[str, Any]], None] | None = None,
+    on_answers: Callable[[int], None] | None = None,
     keep_base: bool = True,
 ) -> list[Prediction]:
     """Train one arm with one seed, then score it; a cell that was cut off resumes.
 
     With `keep_base` it trains a copy, so that both are in memory; without, `loaded` is used up.
     """
+    recipe, data = measures.recipe, measures.data
+    measures.prepare(loaded)
     result = train(
         loaded,
         training_rows(recipe, data, objective),
@@ -106,7 +87,8 @@ def run_cell(
         on_step=on_step,
         keep_base=keep_base,
     )
-    return score_model(replace(loaded, model=result.model), recipe, data, folder, method=method, seed=seed)
+    trained = replace(loaded, model=result.model)
+    return measures.score(trained, folder, method=method, seed=seed, on_answers=on_answers)
 
 
 def weight_trace(

@@ -37,6 +37,8 @@ class DataSettings(Section):
     limit: int | None = Field(default=None, ge=1)  # the first so many updates
     train_phrasings: int = Field(default=1, ge=1)  # of each update; one is held out if it has several
     rehearse: bool | Literal["half"] = False
+    held_out: str | None = None  # texts that drift is measured on; null takes those that are shipped
+    functions: str | None = None  # a file in HumanEval's form; its functions are completed and run in the sandbox
     max_bad_share: float = Field(default=0.05, ge=0, le=1)
 
 
@@ -45,10 +47,23 @@ class EvaluationSettings(ScoringSettings):
 
     `weights_every` so many epochs the mean weight that the objective gives the tokens of updates, and of rehearsed
     rows, is written to `validation.jsonl`.
+
+    `likelihood` compares the log-probabilities of the new and the old answer, `drift` predictions on held-out texts with
+    those of the untrained model. Both are on by default for every model but the testbed's own.
     """
 
     margin: float = Field(default=0.05, gt=0, lt=1)  # of the equivalence test on retention
     weights_every: int | None = Field(default=None, ge=1)
+    likelihood: Literal["auto"] | bool = "auto"
+    drift: Literal["auto"] | bool = "auto"
+
+    def compares(self, model: str) -> bool:
+        """Tell whether right and outdated answers of this model are compared by likelihood."""
+        return self.reads_prose(model) if self.likelihood == "auto" else self.likelihood
+
+    def measures_drift(self, model: str) -> bool:
+        """Tell whether the drift of this model on held-out texts is measured."""
+        return self.reads_prose(model) if self.drift == "auto" else self.drift
 
 
 class KnowledgeTrainSettings(TrainSettings):

@@ -8,8 +8,9 @@ from equipoise.console import say
 from equipoise.data.formatting import Formatted
 from equipoise.models.loading import Loaded
 from equipoise.models.lora_stack import LoraStack
-from equipoise.pipelines.knowledge_cohort import Trained, Validate, score_stack, trace_weights
+from equipoise.pipelines.knowledge_cohort import Validate, trace_weights
 from equipoise.pipelines.knowledge_data import KnowledgeData, load_data, rehearses, step_count
+from equipoise.pipelines.knowledge_measures import Measures
 from equipoise.pipelines.knowledge_update import UNTRAINED, check_training, run_cell, score_untrained
 from equipoise.pipelines.settings import ProtocolRecipe
 from equipoise.protocols.collect import finish
@@ -53,6 +54,7 @@ def grid_of(recipe: ProtocolRecipe, data: KnowledgeData) -> Grid:
         UserError: an arm's objective is at fault.
     """
     check_arms(recipe.arms)
+    measures = Measures(recipe, data)
     return Grid(
         recipe,
         recipe.model,
@@ -61,9 +63,9 @@ def grid_of(recipe: ProtocolRecipe, data: KnowledgeData) -> Grid:
         recipe.seed,
         check=lambda loaded: check_training(loaded, recipe, data),
         steps=lambda cell: step_count(recipe, data, recipe.arms.get(cell.arm)),
-        work=lambda *cell: _work(recipe, data, *cell),
+        work=lambda *cell: _work(recipe, measures, *cell),
         cohort=recipe.cohort,
-        together=_together(recipe, data),
+        together=_together(recipe, measures),
     )
 
 
@@ -82,7 +84,7 @@ def shock_threshold(recipe: ProtocolRecipe) -> float | None:
 
 def _work(
     recipe: ProtocolRecipe,
-    data: KnowledgeData,
+    measures: Measures,
     cell: Cell,
     loaded: Loaded,
     folder: Path,
@@ -90,11 +92,10 @@ def _work(
     keep_base: bool,
 ) -> dict[str, Any]:
     if cell.arm == UNTRAINED:
-        return {"scored": len(score_untrained(loaded, recipe, data, folder, recipe.arms))}
+        return {"scored": len(score_untrained(loaded, measures, folder, recipe.arms))}
     predictions = run_cell(
         loaded,
-        recipe,
-        data,
+        measures,
         folder,
         method=cell.arm,
         objective=recipe.arms[cell.arm],
@@ -105,8 +106,9 @@ def _work(
     return {"scored": len(predictions)}
 
 
-def _together(recipe: ProtocolRecipe, data: KnowledgeData) -> Together:
-    """The cells of a knowledge-update grid as runs of a cohort."""
+def _together(recipe: ProtocolRecipe, measures: Measures) -> Together:
+    """Return the cells of a knowledge-update grid as runs of a cohort."""
+    data = measures.data
     rendered: dict[bool, Formatted] = {}  # arms that rehearse, and arms that do not
 
     def run(cell: Cell, loaded: Loaded) -> CohortRun:
@@ -120,7 +122,7 @@ def _together(recipe: ProtocolRecipe, data: KnowledgeData) -> Together:
         return trace_weights(loaded, recipe, data, {cell.name: cell.arm for cell in cells})
 
     def score(cells: Sequence[Cell], loaded: Loaded, folder: Path, stack: LoraStack, _: object) -> list[dict[str, Any]]:
-        runs = [Trained(cell.arm, cell.seed, folder / cell.name) for cell in cells]
-        return [{"scored": len(mine)} for mine in score_stack(loaded, recipe, data, stack, runs)]
+        runs = [(cell.arm, cell.seed, folder / cell.name) for cell in cells]
+        return [{"scored": len(mine)} for mine in measures.score_stack(loaded, stack, runs)]
 
     return Together(run, validate, score)
