@@ -8,6 +8,7 @@ from equipoise.console import say
 from equipoise.data.formatting import Formatted
 from equipoise.models.loading import Loaded
 from equipoise.models.lora_stack import LoraStack
+from equipoise.pipelines import thresholds
 from equipoise.pipelines.knowledge_cohort import Trained, Validate, score_stack, trace_weights
 from equipoise.pipelines.knowledge_update import (
     UNTRAINED,
@@ -17,6 +18,7 @@ from equipoise.pipelines.knowledge_update import (
     run_cell,
     score_untrained,
     step_count,
+    training_rows,
 )
 from equipoise.pipelines.settings import ProtocolRecipe
 from equipoise.protocols.collect import finish
@@ -40,7 +42,7 @@ def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
         folder,
         protocol=recipe.protocol,
         margin=recipe.evaluation.margin,
-        tau=shock_threshold(recipe),
+        tau=shock_threshold(with_thresholds(recipe, folder)),
         rehearsed=recipe.data.rehearse,
     )
 
@@ -59,7 +61,8 @@ def grid_of(recipe: ProtocolRecipe, data: KnowledgeData) -> Grid:
     Raises:
         UserError: an arm's objective is at fault.
     """
-    check_arms(recipe.arms)
+    open_rates = thresholds.wanted(recipe.arms)
+    check_arms(thresholds.with_taus(recipe.arms, dict.fromkeys(open_rates, 1.0)))
     steps = step_count(recipe, data)
     return Grid(
         recipe,
@@ -72,7 +75,19 @@ def grid_of(recipe: ProtocolRecipe, data: KnowledgeData) -> Grid:
         work=lambda *cell: _work(recipe, data, *cell),
         cohort=recipe.cohort,
         together=_together(recipe, data),
+        settle=(lambda loaded, folder: _settle(recipe, data, loaded, folder)) if open_rates else None,
     )
+
+
+def _settle(recipe: ProtocolRecipe, data: KnowledgeData, loaded: Loaded, folder: Path) -> Grid:
+    """The grid with a number for every `tau: auto`, which `folder` then holds."""
+    thresholds.settle(loaded, training_rows(recipe, data), thresholds.wanted(recipe.arms), folder, seed=recipe.seed)
+    return grid_of(with_thresholds(recipe, folder), data)
+
+
+def with_thresholds(recipe: ProtocolRecipe, folder: Path) -> ProtocolRecipe:
+    """The recipe with the numbers that its run in `folder` found for `tau: auto`."""
+    return recipe.model_copy(update={"arms": thresholds.with_taus(recipe.arms, thresholds.read(folder))})
 
 
 def cells(recipe: ProtocolRecipe) -> Iterator[Cell]:
@@ -85,7 +100,8 @@ def cells(recipe: ProtocolRecipe) -> Iterator[Cell]:
 
 def shock_threshold(recipe: ProtocolRecipe) -> float | None:
     """Name the threshold that the first r-eaft arm works with, for the detection curve."""
-    return next((arm.params.get("tau", 5.0) for arm in recipe.arms.values() if arm.name == "r-eaft"), None)
+    known = (arm for arm in recipe.arms.values() if arm.name == "r-eaft" and arm.false_alarm is None)
+    return next((arm.params.get("tau", 5.0) for arm in known), None)
 
 
 def _work(
