@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How often each test for a confident conflict flags text that the model itself wrote, where every flag is a false alarm.
+"""How often each test for a confident conflict flags text that the model wrote itself: all of these are false alarms.
 
 The model continues chat prompts at temperature 1 over the whole vocabulary. For every test: the share of those tokens
 that it flags, with a 95% interval over continuations; then the tau that `tau: auto` would take.
@@ -22,7 +22,9 @@ from equipoise.testbed.examples import load_facts
 def report(name: str, vocab: int, own: OwnTokens, deltas: list[float], sure: float) -> None:
     """Print the figures of one model."""
     shock, n = own.shock(), len(own.nll)
-    print(f"\n{name}: {n:,} tokens in {own.continuation[-1] + 1} continuations, V = {vocab:,}, ln V = {math.log(vocab):.1f}")
+    print(
+        f"\n{name}: {n:,} tokens in {own.continuation[-1] + 1} continuations, V = {vocab:,}, ln V = {math.log(vocab):.1f}"
+    )
     tests = {f"tail < {d:g}": own.tail < d for d in deltas}
     tests |= {f"tail < {d:g}, entropy <= {sure:g}": (own.tail < d) & (own.entropy <= sure) for d in deltas}
     tests |= {f"shock > {PUBLISHED_TAU:g}": shock > PUBLISHED_TAU, "shock > ln V": shock > math.log(vocab)}

@@ -57,12 +57,12 @@ def test_the_threshold_is_the_quantile_by_hand():
     assert found.interval is not None and found.interval[0] < 96 <= found.interval[1] <= 100
 
 
-@pytest.mark.parametrize("rate", [0.01, 0.05, 0.3])
-def test_it_flags_at_most_the_rate_on_what_it_was_found_on_and_about_it_on_more(loaded, own, rate):
-    found = auto_tau(own, rate)
-    assert (own.shock() > found.tau).mean() <= rate
+def test_it_flags_at_most_the_rate_on_what_it_was_found_on_and_about_it_on_more(loaded, own):
     fresh = own_tokens(loaded, PROMPTS, tokens=3000, longest=12, seed=5)
-    assert (fresh.shock() > found.tau).mean() == pytest.approx(rate, abs=0.6 * rate + 0.01)
+    for rate in (0.01, 0.05, 0.3):
+        found = auto_tau(own, rate)
+        assert (own.shock() > found.tau).mean() <= rate
+        assert (fresh.shock() > found.tau).mean() == pytest.approx(rate, abs=0.6 * rate + 0.01)
 
 
 def test_resolving_is_both_in_one(loaded):

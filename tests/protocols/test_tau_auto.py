@@ -4,12 +4,13 @@ import json
 import shutil
 
 import pytest
-from typer.testing import CliRunner
+from tiny_models import tiny_examples, tiny_model, tiny_tokenizer
 
-from equipoise.cli import app
 from equipoise.config import resolve
 from equipoise.errors import UserError
 from equipoise.journal import read_journal
+from equipoise.models.loading import Loaded
+from equipoise.pipelines import thresholds
 from equipoise.pipelines.settings import ProtocolRecipe
 from equipoise.pipelines.thresholds import read
 from equipoise.protocols.knowledge import run_protocol
@@ -27,10 +28,10 @@ def ran(folder, *more):
     return run_protocol(resolve(ProtocolRecipe, None, [*SMALL, *more]), folder)
 
 
-@pytest.fixture(scope="module", params=["seed", "off"])
-def run(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("auto") / request.param
-    ran(folder, f"cohort={request.param}")
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("auto") / "run"
+    ran(folder)
     return folder
 
 
@@ -61,7 +62,7 @@ def test_a_resume_has_the_same_number_and_samples_no_more(run, tmp_path, monkeyp
     rows = (folder / "cells.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "cells.jsonl").write_bytes(b"".join(rows[:2]))
     monkeypatch.setattr("equipoise.pipelines.thresholds.own_tokens", None)
-    ran(folder, f"cohort={run.name}")
+    ran(folder)
     assert (folder / "thresholds.json").read_bytes() == (run / "thresholds.json").read_bytes()
     final = "cells/strict/seed-1/metrics.jsonl"
     losses = [[row["loss"] for row in read_journal(place / final).rows] for place in (folder, run)]
@@ -76,12 +77,14 @@ def test_the_report_reads_the_number(run):
     assert tail.weight is None and tail.shock_line is None and tail.params["delta"] == 0.05
 
 
-def test_a_single_run_says_what_it_found(tmp_path):
-    options = [*FEW[:-1], "training.epochs=1", "objective={name: r-eaft, params: {tau: auto}}"]
-    result = CliRunner().invoke(app, ["run", "knowledge-update", *options, "--out", str(tmp_path / "run")])
-    assert result.exit_code == 0, result.output
-    said = " ".join(result.output.split())
-    assert f"tau: auto is {read(tmp_path / 'run')[0.05]:.3g}" in said and "the published 5 would flag" in said
+def test_it_is_found_once_and_said(tmp_path, capfd):
+    loaded = Loaded(tiny_model(initializer_range=1.0), tiny_tokenizer(), "tiny")
+    thresholds.settle(loaded, tiny_examples(), [0.05], tmp_path, seed=1)
+    tau = thresholds.read(tmp_path)[0.05]
+    said = " ".join(capfd.readouterr().err.split())
+    assert f"tau: auto is {tau:.3g} [" in said and "the published 5 would flag" in said
+    thresholds.settle(loaded, tiny_examples(), [0.05], tmp_path, seed=2)
+    assert thresholds.read(tmp_path) == {0.05: tau} and not capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

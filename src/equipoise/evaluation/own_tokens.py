@@ -18,6 +18,7 @@ from equipoise.models.sampling import draw
 from equipoise.signals.tokens import normalized_entropy, shock_ratio
 
 Floats = NDArray[np.float64]
+Statistic = Callable[[Floats], float]
 TOKENS = 2000
 LONGEST = 64  # tokens of a continuation: many short ones say more than a few long ones
 TOGETHER = 32  # continuations between two looks at whether there are enough
@@ -39,7 +40,9 @@ class OwnTokens:
         """The shock of each token."""
         return shock_ratio(self.nll, self.h, eps)  # pyright: ignore[reportArgumentType, reportReturnType]
 
-    def interval(self, values: Floats, statistic: Callable[[Floats], float] | None = None) -> tuple[float, float] | None:
+    def interval(
+        self, values: Floats, statistic: Callable[[Floats], float] | None = None
+    ) -> tuple[float, float] | None:
         """A 95% interval of the mean, or of `statistic`, of values of the tokens; None where all values are equal.
 
         Whole continuations are drawn anew, since tokens of one are alike.

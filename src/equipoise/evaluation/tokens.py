@@ -87,10 +87,10 @@ class TokenReader:
 def token_rows(loaded: Loaded, examples: Iterable[Example], *, max_length: int = 1024) -> Iterator[dict[str, Any]]:
     """Yield one row a supervised token, in the order of examples and positions.
 
-    nll and entropy are in nats, h in [0, 1] over the whole vocabulary, tail is a probability. `is_conflict` marks the first token at which the answer
-    leaves the model's greedy one: until there both agree, so the choice under teacher forcing is the greedy choice.
-    `knowledge` is the class that the example's meta names, if it does. Examples that training would leave out, such as
-    those longer than `max_length`, have no rows.
+    nll and entropy are in nats, h in [0, 1] over the whole vocabulary, tail is a probability. `is_conflict` marks the
+    first token at which the answer leaves the model's greedy one: until there both agree, so the choice under teacher
+    forcing is the greedy choice. `knowledge` is the class that the example's meta names, if it does. Examples that
+    training would leave out, such as those longer than `max_length`, have no rows.
 
     Raises:
         UserError: as `TokenReader`.

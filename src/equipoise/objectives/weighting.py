@@ -141,8 +141,8 @@ def r_eaft_tail(
     """R-EAFT with a calibrated test: correct where the target is in the model's tail and the model is sure.
 
     With tail = the probability of all tokens at least as unlikely as the target:
-    `w = 1 + alpha * min(ln tail / ln delta, clamp)` where tail < delta and entropy <= sure, else `w = h`. The tail gives
-    no gradient: it jumps where two tokens change places, and is flat between.
+    `w = 1 + alpha * min(ln tail / ln delta, clamp)` where tail < delta and entropy <= sure, else `w = h`. The tail
+    gives no gradient: it jumps where two tokens change places, and is flat between.
 
     Args:
         delta: the false-alarm rate: of tokens that the model itself would write, at most this share is corrected,
@@ -152,7 +152,7 @@ def r_eaft_tail(
             In nats, and not as h, so that tokens that cannot occur change nothing.
         clamp: largest ln tail / ln delta that still raises the weight.
 
-    Source: this project's, after R-EAFT (technical report, 2026-02-16), whose shock threshold depends on the vocabulary.
+    Source: this project's, after R-EAFT (technical report, 2026-02-16), whose threshold depends on the vocabulary.
     When to use: as r-eaft, on a model whose vocabulary or calibration tau was not tuned for.
 
     >>> w, tail = weighting("r-eaft-tail"), torch.tensor([0.05**2, 0.05**2, 0.5])

@@ -51,8 +51,14 @@ FORMULAS = {  # p is the probability of the token that was right, h the normalis
     "unlikely, is below delta and the entropy at most sure (nats), else h",
     "r-eaft-recent": f"{_SHOCKED}; tau is a quantile of the shocks of the last window of trained tokens",
 }
-LABELS = {"sft": "SFT", "eaft": "EAFT", "r-eaft": "R-EAFT", "r-eaft-detached": "R-EAFT detached", "dft": "DFT"}
-LABELS |= {"r-eaft-tail": "R-EAFT tail"}
+LABELS = {
+    "sft": "SFT",
+    "eaft": "EAFT",
+    "r-eaft": "R-EAFT",
+    "r-eaft-detached": "R-EAFT detached",
+    "r-eaft-tail": "R-EAFT tail",
+    "dft": "DFT",
+}
 
 
 @dataclass(frozen=True)

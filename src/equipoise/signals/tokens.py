@@ -91,7 +91,8 @@ def _read(
     states: Tensor, targets: Tensor, head: Head, chunk: int | None, top_k: int | None, tail: bool
 ) -> dict[str, Tensor]:
     tokens, dtype = len(states), statistics_dtype(states.dtype)
-    names = ["nll", "entropy", "argmax", "logp_argmax", *(["topk_entropy"] if top_k else []), *(["tail"] if tail else [])]
+    on_demand = {"topk_entropy": top_k, "tail": tail}
+    names = ["nll", "entropy", "argmax", "logp_argmax", *(name for name, asked in on_demand.items() if asked)]
     columns = {name: states.new_zeros(tokens, dtype=targets.dtype if name == "argmax" else dtype) for name in names}
     plan = Plan.make(tokens, head.weight.shape[0], states.dtype, states.device, chunk)
     if not tokens:
