@@ -17,7 +17,7 @@ from equipoise.pipelines.settings import DataSettings, KnowledgeUpdateRecipe, Pr
 from equipoise.protocols import knowledge, single
 from equipoise.testbed.world import model_path
 from equipoise.training.meter import Meter
-from equipoise.training.settings import TrainSettings
+from equipoise.training.settings import ObjectiveSettings, TrainSettings
 
 ARMS = "arms={sft: {name: sft}}"
 
@@ -100,7 +100,7 @@ def test_the_meter_needs_no_float64(monkeypatch):
     def none_here(self):
         raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
 
-    meter = Meter(10, 5.0, 1e-6)
+    meter = Meter(10, ObjectiveSettings())
     ones = torch.ones(3)
     meter.add(torch.tensor(0.5), {"nll": ones, "entropy": ones, "weights": ones, "correct": ones.bool()})
     monkeypatch.setattr(torch.Tensor, "double", none_here)

@@ -63,6 +63,7 @@ def test_parameters_come_from_the_recipe():
 def test_an_arm_unknown_here_has_no_form():
     assert weighting_of({"arms": {"new": {"name": "eaft-topk"}}}, "new").weight is None
     assert weighting_of({"arms": ["new"]}, "new").weight is None
+    assert weighting_of({}, "r-eaft-tail").weight is None  # it is no function of nll and h alone
 
 
 @settings(deadline=None)

@@ -22,15 +22,16 @@ class TokenReader:
 
     Args:
         batch_tokens: positions, padding included, that go through the model at once; a longer row goes alone.
+        tail: read the tail probability too.
 
     Raises:
         UserError: the model's logits are not one linear map of the hidden state.
     """
 
-    def __init__(self, loaded: Loaded, *, batch_tokens: int = BATCH_TOKENS):
+    def __init__(self, loaded: Loaded, *, batch_tokens: int = BATCH_TOKENS, tail: bool = False):
         model = loaded.model.eval()
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.batch_tokens = batch_tokens
+        self.batch_tokens, self.tail = batch_tokens, tail
         self.formula = HeadFormula.of(self.model)
         verify(self.model, self.formula, self.model.forward)
 
@@ -69,18 +70,20 @@ class TokenReader:
                 softcap=self.formula.softcap,
                 row_ids=None if trained is None else trained.ids,
                 rows=None if trained is None else trained.rows,
+                tail=self.tail,
             )
-        columns = [column.cpu().split(counts) for column in read if column is not None]
-        return [TokenStatistics(*row) for row in zip(*columns)]
+        known = {name: column for name, column in read._asdict().items() if column is not None}
+        columns = [column.cpu().split(counts) for column in known.values()]
+        return [TokenStatistics(**dict(zip(known, row))) for row in zip(*columns)]
 
 
 def token_rows(loaded: Loaded, examples: Iterable[Example], *, max_length: int = 1024) -> Iterator[dict[str, Any]]:
     """Yield one row a supervised token, in the order of examples and positions.
 
-    nll is in nats, h in [0, 1] over the whole vocabulary. `is_conflict` marks the first token at which the answer
-    leaves the model's greedy one: until there both agree, so the choice under teacher forcing is the greedy choice.
-    `knowledge` is the class that the example's meta names, if it does. Examples that training would leave out, such as
-    those longer than `max_length`, have no rows.
+    nll and entropy are in nats, h in [0, 1] over the whole vocabulary, tail is a probability. `is_conflict` marks the
+    first token at which the answer leaves the model's greedy one: until there both agree, so the choice under teacher
+    forcing is the greedy choice. `knowledge` is the class that the example's meta names, if it does. Examples that
+    training would leave out, such as those longer than `max_length`, have no rows.
 
     Raises:
         UserError: as `TokenReader`.
@@ -89,12 +92,14 @@ def token_rows(loaded: Loaded, examples: Iterable[Example], *, max_length: int =
     for example in examples:
         with suppress(Unusable):
             kept.append((example, render(loaded.tokenizer, example, max_length=max_length)))
-    reader = TokenReader(loaded)
+    reader = TokenReader(loaded, tail=True)
     for (example, row), statistics in zip(kept, reader.read(row for _, row in kept)):
         targets = [label for label in row.labels[1:] if label != IGNORE]
         h = normalized_entropy(statistics.entropy, reader.vocab)
         shock = shock_ratio(statistics.nll, h)
         disagrees = (statistics.argmax != torch.tensor(targets)).tolist()
+        tail = statistics.tail
+        assert tail is not None  # the reader was asked for it
         first = disagrees.index(True) if True in disagrees else None
         for i, target in enumerate(targets):
             yield {
@@ -103,8 +108,10 @@ def token_rows(loaded: Loaded, examples: Iterable[Example], *, max_length: int =
                 "position": i,
                 "token": loaded.tokenizer.decode([target]),
                 "nll": statistics.nll[i].item(),
+                "entropy": statistics.entropy[i].item(),
                 "h": h[i].item(),
                 "shock": shock[i].item(),
+                "tail": tail[i].item(),
                 "is_conflict": i == first,
             }
 

@@ -29,6 +29,7 @@ class TokenLoss(NamedTuple):
     entropy: Tensor  # [N] nats; divide by ln V for h
     weights: Tensor  # [N]
     correct: Tensor  # [N] bool: no token scores higher than the label
+    tail: Tensor | None = None  # [N] probability of all tokens at least as unlikely as the label, where asked for
 
 
 def fused_linear_loss(
@@ -46,6 +47,7 @@ def fused_linear_loss(
     softcap: float | None = None,
     row_ids: Tensor | None = None,
     rows: Tensor | None = None,
+    tail: bool = False,
 ) -> TokenLoss:
     """Weighted next-token loss from hidden states: `sum w * nll / D`.
 
@@ -66,9 +68,10 @@ def fused_linear_loss(
         normalize: "tokens", or "weights" for D = 1e-6 + sum of the weights of this call (attached, one more product).
         row_ids, rows: [r] and [r, D]: `rows` stand in for `lm_head[row_ids]` and receive the gradient; the head is
             then frozen.
+        tail: return the tail probability too, also where the weighting does not read it (see `token_statistics`).
 
     Returns:
-        TokenLoss(loss, nll, entropy, weights, correct), vectors in the shape of the labels.
+        TokenLoss(loss, nll, entropy, weights, correct, tail), vectors in the shape of the labels.
 
     Raises:
         UserError: input that does not fit together; a label outside the vocabulary.
@@ -98,9 +101,10 @@ def fused_linear_loss(
         softcap=softcap,
         row_ids=row_ids,
         wanted=wanted,
+        tail=tail,
     )
     out = _FusedLinearLoss.apply(hidden.reshape(-1, hidden.shape[-1]), lm_head, bias, rows, flat, job)
-    return TokenLoss(out[0], *(column.view(labels.shape) for column in out[1:]))
+    return TokenLoss(out[0], *(None if column is None else column.view(labels.shape) for column in out[1:]))
 
 
 class _FusedLinearLoss(torch.autograd.Function):
@@ -117,10 +121,10 @@ class _FusedLinearLoss(torch.autograd.Function):
         ctx.save_for_backward(divisor, keep, *sweep.gradients())
         ctx.dtypes = [None if t is None else t.dtype for t in (hidden, weight, bias, rows)]
         ctx.tokens = len(labels)
-        columns = [sweep.nll, sweep.entropy, sweep.weights, sweep.correct]
+        columns = [sweep.nll, sweep.entropy, sweep.weights, sweep.correct, sweep.others.get("tail")]
         if keep is not None:
-            columns = [c.new_zeros(len(labels)).index_copy_(0, keep, c) for c in columns]
-        ctx.mark_non_differentiable(*columns)
+            columns = [None if c is None else c.new_zeros(len(labels)).index_copy_(0, keep, c) for c in columns]
+        ctx.mark_non_differentiable(*(c for c in columns if c is not None))
         return loss, *columns
 
     @staticmethod

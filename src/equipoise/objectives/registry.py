@@ -16,7 +16,7 @@ from equipoise.errors import UserError
 from equipoise.objectives.recent import RecentShock
 from equipoise.signals.tokens import shock_ratio
 
-STATISTICS = ("nll", "h", "topk_entropy", "recent")
+STATISTICS = ("nll", "h", "entropy", "tail", "topk_entropy", "recent")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Weighting:
         name: as in `weighting(name)`; for a function of your own, its name.
         function: the plain function, elementwise over tokens and differentiable where the objective is to be.
         params: its parameters.
-        reads: which of nll, h and topk_entropy it takes.
+        reads: which of `STATISTICS` it takes.
         top_k: over how many logits topk_entropy is to be taken, or None.
         recent: what it remembers of the tokens it was told of by `observe`, where it reads that; part of the state of
             a run.
@@ -65,8 +65,25 @@ class Weighting:
     def top_k(self) -> int | None:
         return self.params["k"] if "topk_entropy" in self.reads else None
 
-    def __call__(self, nll: Tensor, h: Tensor, topk_entropy: Tensor | None = None) -> Tensor:
-        given = {"nll": nll, "h": h, "topk_entropy": topk_entropy, "recent": self.recent}
+    def __call__(
+        self,
+        nll: Tensor,
+        h: Tensor,
+        topk_entropy: Tensor | None = None,
+        *,
+        entropy: Tensor | None = None,
+        tail: Tensor | None = None,
+    ) -> Tensor:
+        """The weights [N] of tokens, from statistics [N] of which those it does not read may be left out.
+
+        Raises:
+            UserError: one that it reads is missing.
+        """
+        given = {"nll": nll, "h": h, "topk_entropy": topk_entropy, "entropy": entropy, "tail": tail}
+        given["recent"] = self.recent
+        missing = [name for name in self.reads if given[name] is None]
+        if missing:
+            raise UserError(f"weighting {self.name!r} reads {' and '.join(missing)}, and got none")
         return self.function(*(given[name] for name in self.reads))
 
     def observe(self, nll: Tensor, h: Tensor) -> None:
@@ -97,8 +114,8 @@ def weighting(name: str, **params: Any) -> Weighting:
     """A weighting by name.
 
     Args:
-        name: one of `equipoise.objectives.weighting.names()`: sft, dft, eaft, eaft-topk, r-eaft, r-eaft-recent,
-            focal, profit, stm.
+        name: one of `equipoise.objectives.weighting.names()`: sft, dft, eaft, eaft-topk, r-eaft, r-eaft-tail,
+            r-eaft-recent, focal, profit, stm.
         params: its parameters; what is not given keeps its default (see the weighting's own docstring).
 
     Raises:
@@ -106,6 +123,14 @@ def weighting(name: str, **params: Any) -> Weighting:
     """
     if name not in _REGISTRY:
         raise UserError(f"there is no weighting {name!r}", fix=_suggestion(name, names()))
+    if params.get("tau") == "auto":
+        raise UserError(
+            "tau: auto is a number that hangs on the model, and has to be found first",
+            where=f"weighting {name!r}",
+            fix="use it in the recipe of a knowledge update or of a protocol, whose run finds it; elsewhere give the "
+            "tau of equipoise.evaluation.own_tokens.resolve_tau",
+            docs="docs/objective.md#tau-auto",
+        )
     function = _REGISTRY[name]
     signature = inspect.signature(function).parameters.values()
     known = {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY}

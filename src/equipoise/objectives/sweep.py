@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,7 @@ class Job:
     softcap: float | None
     row_ids: Tensor | None
     wanted: bool
+    tail: bool  # wanted as a statistic, whether or not the weighting reads it
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class Coefficients:
         return Coefficients(self.d_nll[at], None if self.d_entropy is None else self.d_entropy[at], self.weights[at])
 
 
-def weigh(weighting: Weighting, nll: Tensor, entropy: Tensor, topk: Tensor | None, vocab: int) -> Tensor:
+def weigh(weighting: Weighting, nll: Tensor, entropy: Tensor, others: Mapping[str, Tensor], vocab: int) -> Tensor:
     """The weights of tokens, [n]; a UserError if a function of the user's returns something else."""
-    weights = weighting(nll, normalized_entropy(entropy, vocab), topk)
+    weights = weighting(nll, normalized_entropy(entropy, vocab), entropy=entropy, **others)
     if not isinstance(weights, Tensor) or weights.shape != nll.shape:
         got = tuple(weights.shape) if isinstance(weights, Tensor) else repr(weights)
         raise UserError(f"weighting {weighting.name!r} returned {got} for nll {tuple(nll.shape)}")
@@ -52,12 +53,15 @@ def weigh(weighting: Weighting, nll: Tensor, entropy: Tensor, topk: Tensor | Non
 
 
 def differentiate(
-    weighting: Weighting, nll: Tensor, entropy: Tensor, topk: Tensor | None, vocab: int, *, ratio: bool
+    weighting: Weighting, nll: Tensor, entropy: Tensor, others: Mapping[str, Tensor], vocab: int, *, ratio: bool
 ) -> Coefficients:
-    """Derivatives of `sum w * nll` (with `ratio`, of that over `sum w`) through the weights."""
+    """Derivatives of `sum w * nll` (with `ratio`, of that over `sum w`) through the weights.
+
+    `others` are constants: top-k entropy, and the tail, which jumps where two tokens change places and is flat between.
+    """
     with torch.enable_grad():
         nll, entropy = nll.detach().requires_grad_(), entropy.detach().requires_grad_()
-        weights = weigh(weighting, nll, entropy, topk, vocab)
+        weights = weigh(weighting, nll, entropy, others, vocab)
         total = (weights * nll).sum()
         total = total / (weights.sum() + WEIGHT_SUM_EPS) if ratio else total
         d_nll, d_entropy = torch.autograd.grad(total, (nll, entropy), allow_unused=True)
@@ -67,6 +71,7 @@ def differentiate(
 class Sweep:
     """Fills `nll`, `entropy`, `weights` and `correct`, each [n], and sums gradients where `needs` asks for them.
 
+    `others` has what not every weighting reads and is computed on demand, each [n].
     One pass; two where weights are attached and normalized by their own sum, as that sum comes before the gradient.
     """
 
@@ -75,7 +80,8 @@ class Sweep:
         n, self.vocab, dtype = len(states), len(head.weight), statistics_dtype(states.dtype)
         self.sums = Gradients(head, states, needs) if any(needs) else None
         self.nll, self.entropy, self.weights = (states.new_zeros(n, dtype=dtype) for _ in range(3))
-        self.topk = states.new_zeros(n, dtype=dtype) if job.weighting.top_k else None
+        on_demand = {"topk_entropy": job.weighting.top_k, "tail": job.tail or "tail" in job.weighting.reads}
+        self.others = {name: states.new_zeros(n, dtype=dtype) for name, wanted in on_demand.items() if wanted}
         self.correct = torch.zeros(n, dtype=torch.bool, device=states.device)
         self.plan = Plan.make(n, self.vocab, states.dtype, states.device)
         if n:
@@ -91,7 +97,7 @@ class Sweep:
         fixed = None
         if ratio and self.sums is not None:
             self._pass(gradient=False)
-            fixed = differentiate(job.weighting, self.nll, self.entropy, self.topk, self.vocab, ratio=True)
+            fixed = differentiate(job.weighting, self.nll, self.entropy, self.others, self.vocab, ratio=True)
         self._pass(gradient=self.sums is not None, fixed=fixed)
         total = (self.weights * self.nll).sum()
         if job.by_weights:
@@ -112,7 +118,7 @@ class Sweep:
             raw = self.head.project(states, self.logits[: len(states)])
             for rows in self.plan.blocks(len(raw)):
                 at = slice(here.start + rows.start, here.start + rows.stop)
-                block = read_block(raw[rows], self.targets[at], self.head, self.scratch)
+                block = read_block(raw[rows], self.targets[at], self.head, self.scratch, tail="tail" in self.others)
                 coefficients = self._record(at, block, gradient) if fixed is None else fixed[at]
                 if gradient:
                     self._write_gradient(raw[rows], rows, self.targets[at], block, coefficients)
@@ -122,13 +128,16 @@ class Sweep:
 
     def _record(self, at: slice, block: Block, gradient: bool) -> Coefficients:
         self.nll[at], self.entropy[at], self.correct[at] = block.nll, block.entropy, block.correct
-        topk, weighting = None, self.job.weighting
-        if self.topk is not None and weighting.top_k:
-            topk = self.topk[at] = topk_entropy(block.shifted, weighting.top_k)
+        weighting = self.job.weighting
+        if weighting.top_k:
+            self.others["topk_entropy"][at] = topk_entropy(block.shifted, weighting.top_k)
+        if block.tail is not None:
+            self.others["tail"][at] = block.tail
+        others = {name: values[at] for name, values in self.others.items()}
         if gradient and not self.job.detach:
-            found = differentiate(weighting, block.nll, block.entropy, topk, self.vocab, ratio=False)
+            found = differentiate(weighting, block.nll, block.entropy, others, self.vocab, ratio=False)
         else:
-            weights = weigh(weighting, block.nll, block.entropy, topk, self.vocab)
+            weights = weigh(weighting, block.nll, block.entropy, others, self.vocab)
             found = Coefficients(weights, None, weights)
         self.weights[at] = found.weights
         return found

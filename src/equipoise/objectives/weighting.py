@@ -127,6 +127,44 @@ def r_eaft(
     return torch.where(shock > tau, 1 + alpha * (shock / tau).clamp(max=clamp), h)
 
 
+@register("r-eaft-tail")
+def r_eaft_tail(
+    h: Tensor,
+    entropy: Tensor,
+    tail: Tensor,
+    *,
+    delta: Probability = 0.05,
+    alpha: NonNegative = 3.0,
+    sure: Positive = 2.0,
+    clamp: Positive = 10.0,
+) -> Tensor:
+    """R-EAFT with a calibrated test: correct where the target is in the model's tail and the model is sure.
+
+    With tail = the probability of all tokens at least as unlikely as the target:
+    `w = 1 + alpha * min(ln tail / ln delta, clamp)` where tail < delta and entropy <= sure, else `w = h`. The tail
+    gives no gradient: it jumps where two tokens change places, and is flat between.
+
+    Args:
+        delta: the false-alarm rate: of tokens that the model itself would write, at most this share is corrected,
+            whatever its vocabulary.
+        alpha: strength of the correction; weights run from 1 + alpha, at delta, to 1 + alpha * clamp. 0 is eaft.
+        sure: nats of entropy up to which the model counts as sure; 2.0 is an effective choice among e^2 = 7.4 tokens.
+            In nats, and not as h, so that tokens that cannot occur change nothing.
+        clamp: largest ln tail / ln delta that still raises the weight.
+
+    Source: this project's, after R-EAFT (technical report, 2026-02-16), whose threshold depends on the vocabulary.
+    When to use: as r-eaft, on a model whose vocabulary or calibration tau was not tuned for.
+
+    >>> w, tail = weighting("r-eaft-tail"), torch.tensor([0.05**2, 0.05**2, 0.5])
+    >>> w(torch.zeros(3), torch.tensor([0.1, 0.5, 0.1]), entropy=torch.tensor([0.4, 5.0, 0.4]), tail=tail)
+    tensor([7.0000, 0.5000, 0.1000])
+    """
+    if alpha == 0:
+        return h
+    surprise = (tail.detach().log() / math.log(delta)).clamp(max=clamp)
+    return torch.where((tail < delta) & (entropy <= sure), 1 + alpha * surprise, h)
+
+
 @register("r-eaft-recent")
 def r_eaft_recent(
     nll: Tensor,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from equipoise.data.formatting import Formatted, render_all, with_mask
 from equipoise.evaluation.tokens import token_rows
 from equipoise.journal import read_journal, write_jsonl
 from equipoise.models.loading import Loaded
-from equipoise.objectives.weighting import weighting
+from equipoise.objectives.weighting import Weighting, weighting
 from equipoise.pipelines.knowledge_data import (
     KnowledgeData,
     rehearses,
@@ -44,12 +45,11 @@ def score_untrained(
     """
     predictions = measures.score(loaded, folder, method=UNTRAINED, seed=0, on_answers=on_answers)
     rows = read_journal(folder / "tokens.jsonl").rows
-    nll, h = (torch.tensor([row[name] for row in rows]) for name in ("nll", "h"))
     for arm, objective in arms.items():
         weights = weighting(objective.name, **objective.params)
         if weights.top_k:
             continue  # needs the whole distribution, which is gone
-        for row, weight in zip(rows, weights(nll, h).tolist()):
+        for row, weight in zip(rows, _weights(weights, rows).tolist()):
             row.setdefault("weights", {})[arm] = weight
     write_jsonl(folder / "tokens.jsonl", rows)
     if measures.recipe.model.path == "testbed":
@@ -106,11 +106,17 @@ def weight_trace(
         found = {}
         for kind, examples in kinds.items() if step % due == 0 else ():
             rows = list(token_rows(replace(loaded, model=model), examples, max_length=recipe.training.max_length))
-            nll, h = (torch.tensor([row[name] for row in rows]) for name in ("nll", "h"))
-            found |= {f"{kind}_weight": float(weights(nll, h).mean()), f"{kind}_nll": float(nll.mean())}
+            found[f"{kind}_weight"] = float(_weights(weights, rows).mean())
+            found[f"{kind}_nll"] = fmean(row["nll"] for row in rows)
         return found
 
     return trace
+
+
+def _weights(weights: Weighting, rows: Sequence[Mapping[str, Any]]) -> torch.Tensor:
+    """Return the weights [N] of tokens from their rows, as `token_rows` gives them."""
+    read = {name: torch.tensor([row[name] for row in rows]) for name in ("nll", "h", "entropy", "tail")}
+    return weights(**read)
 
 
 def check_training(

@@ -67,6 +67,8 @@ class Grid:
         work: does a cell in its folder and returns what to note of it, with how many answers were `scored`; the last
             argument says whether the model is still needed afterwards.
         cohort: which cells are trained together, by `together`.
+        settle: finds what hangs on the model before the first cell starts, given the folder of the run; returns the
+            grid that is then done.
     """
 
     recipe: BaseModel
@@ -79,6 +81,7 @@ class Grid:
     work: Callable[[Cell, Loaded, Path, OnStep, bool], dict[str, Any]]
     cohort: CohortOf
     together: Together
+    settle: Callable[[Loaded, Path], "Grid"] | None = None
 
 
 def check_arms(arms: Mapping[str, ObjectiveSettings]) -> None:
@@ -113,6 +116,7 @@ def run_cells(grid: Grid, folder: Path, *, title: str) -> None:
             say(f"{len(done)} of {len(done) + len(todo)} cells are done already; {rest}")
         if todo:
             loaded = loaded or load_model(grid.model)
+            grid = grid if grid.settle is None else grid.settle(loaded, folder)
             with progress(sum(map(grid.steps, todo)), title) as bar:
                 for group in cohorts(grid, loaded):
                     mine = [cell for cell in group if cell in todo]

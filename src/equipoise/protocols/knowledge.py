@@ -8,9 +8,11 @@ from equipoise.console import say
 from equipoise.data.formatting import Formatted
 from equipoise.models.loading import Loaded
 from equipoise.models.lora_stack import LoraStack
+from equipoise.pipelines import thresholds
 from equipoise.pipelines.knowledge_cohort import Validate, trace_weights
 from equipoise.pipelines.knowledge_data import KnowledgeData, load_data, rehearses, step_count
 from equipoise.pipelines.knowledge_measures import Measures
+from equipoise.pipelines.knowledge_plan import settle, settled
 from equipoise.pipelines.knowledge_update import UNTRAINED, check_training, run_cell, score_untrained
 from equipoise.pipelines.settings import ProtocolRecipe
 from equipoise.protocols.collect import finish
@@ -34,7 +36,7 @@ def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
         folder,
         protocol=recipe.protocol,
         margin=recipe.evaluation.margin,
-        tau=shock_threshold(recipe),
+        tau=shock_threshold(settled(recipe, folder)),
         rehearsed=recipe.data.rehearse is True,
     )
 
@@ -53,7 +55,7 @@ def grid_of(recipe: ProtocolRecipe, data: KnowledgeData) -> Grid:
     Raises:
         UserError: an arm's objective is at fault.
     """
-    check_arms(recipe.arms)
+    check_arms(thresholds.with_taus(recipe.arms, dict.fromkeys(thresholds.wanted(recipe.arms), 1.0)))
     measures = Measures(recipe, data)
     return Grid(
         recipe,
@@ -66,6 +68,7 @@ def grid_of(recipe: ProtocolRecipe, data: KnowledgeData) -> Grid:
         work=lambda *cell: _work(recipe, measures, *cell),
         cohort=recipe.cohort,
         together=_together(recipe, measures),
+        settle=lambda loaded, folder: grid_of(*settle(recipe, data, loaded, folder)),
     )
 
 
@@ -79,7 +82,8 @@ def cells(recipe: ProtocolRecipe) -> Iterator[Cell]:
 
 def shock_threshold(recipe: ProtocolRecipe) -> float | None:
     """Name the threshold that the first r-eaft arm works with, for the detection curve."""
-    return next((arm.params.get("tau", 5.0) for arm in recipe.arms.values() if arm.name == "r-eaft"), None)
+    known = (arm for arm in recipe.arms.values() if arm.name == "r-eaft" and arm.false_alarm is None)
+    return next((arm.params.get("tau", 5.0) for arm in known), None)
 
 
 def _work(

@@ -21,7 +21,7 @@ from equipoise.report.synthetic_reading import SyntheticRun
 from equipoise.report.synthetic_words import findings
 from equipoise.report.tables import TASK_WORDS, Verdict, item_counts
 
-ATTACHABLE = ("eaft", "focal", "r-eaft", "r-eaft-recent")  # the others are constant by definition
+ATTACHABLE = ("eaft", "focal", "r-eaft", "r-eaft-tail", "r-eaft-recent")  # the others are constant by definition
 Row = Mapping[str, Any]
 
 

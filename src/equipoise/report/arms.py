@@ -16,6 +16,7 @@ FIXED = {
     "eaft": ("#009E73", "^"),
     "r-eaft": ("#0072B2", "o"),
     "r-eaft-detached": ("#56B4E9", "D"),
+    "r-eaft-tail": ("#003F5C", "p"),
     "dft": ("#CC79A7", "v"),
     "focal": ("#E69F00", "P"),
 }
@@ -34,6 +35,7 @@ DEFAULTS: dict[str, dict[str, float]] = {
     "profit": {"threshold": 0.1},
     "stm": {"max_perplexity": 2.5},
     "r-eaft": {"tau": 5.0, "alpha": 3.0, "eps": 1e-6, "clamp": 10.0},
+    "r-eaft-tail": {"delta": 0.05, "alpha": 3.0, "sure": 2.0, "clamp": 10.0},
     "r-eaft-recent": {"quantile": 0.5, "tau": 5.0, "alpha": 3.0, "eps": 1e-6, "clamp": 10.0, "window": 1024},
 }
 _SHOCKED = "1 + alpha · min(shock / tau, clamp) where shock = nll / (h + eps) is above tau, else h"
@@ -45,9 +47,18 @@ FORMULAS = {  # p is the probability of the token that was right, h the normalis
     "profit": "1 where p is above the threshold, else 0",
     "stm": "1 where the token's perplexity is at most max_perplexity, else 0",
     "r-eaft": _SHOCKED,
+    "r-eaft-tail": "1 + alpha · min(ln tail / ln delta, clamp) where tail, the probability of all tokens at least as "
+    "unlikely, is below delta and the entropy at most sure (nats), else h",
     "r-eaft-recent": f"{_SHOCKED}; tau is a quantile of the shocks of the last window of trained tokens",
 }
-LABELS = {"sft": "SFT", "eaft": "EAFT", "r-eaft": "R-EAFT", "r-eaft-detached": "R-EAFT detached", "dft": "DFT"}
+LABELS = {
+    "sft": "SFT",
+    "eaft": "EAFT",
+    "r-eaft": "R-EAFT",
+    "r-eaft-detached": "R-EAFT detached",
+    "r-eaft-tail": "R-EAFT tail",
+    "dft": "DFT",
+}
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,7 @@ def weighting_of(config: Mapping[str, Any], arm: str) -> Weighting:
     settings = settings if isinstance(settings, Mapping) else {}
     params = settings.get("params") if isinstance(settings.get("params"), Mapping) else {}
     name = str(settings.get("name") or arm)
-    if name not in CLOSED_FORMS and name.startswith("r-eaft"):
+    if name not in DEFAULTS and name.startswith("r-eaft"):
         name = "r-eaft"
     numbers = {str(k): float(v) for k, v in (params or {}).items() if isinstance(v, int | float) and math.isfinite(v)}
     return Weighting(name, DEFAULTS.get(name, {}) | numbers)

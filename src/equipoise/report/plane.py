@@ -78,7 +78,7 @@ def _draw_panel(
 def threshold_words(weighting: Weighting) -> str:
     """Say where a shock threshold stands and which weights it gives above."""
     tau, alpha, clamp = (weighting.params[name] for name in ("tau", "alpha", "clamp"))
-    at = f"τ moves, {short(tau)} here" if weighting.moves else f"τ = {tau:g}"
+    at = f"τ moves, {short(tau)} here" if weighting.moves else f"τ = {short(tau)}"
     low, high = 1 + alpha * min(1.0, clamp), 1 + alpha * clamp
     return f"{at}\nweight {low:g}" + (f" to {high:g}" if high > low else "")
 

@@ -10,6 +10,7 @@ import yaml
 
 from equipoise.errors import UserError
 from equipoise.journal import read_journal
+from equipoise.runs import FALSE_ALARM, THRESHOLDS
 
 ANALYSES = ("analysis.json", "confidence.json", "synthetic.json", "instruct.json", "frontier.json")
 KNOWN = (*ANALYSES, "results.json", "metrics.jsonl", "predictions.jsonl", "cells", "config.yaml")
@@ -65,6 +66,8 @@ def open_run(path: Path) -> RunData:
         )
     run = RunData(path)
     run.config, run.config_text = _config(run)
+    if (path / THRESHOLDS).exists():
+        _put_taus(run.config, read_json(run, THRESHOLDS, list) or [])
     run.manifest = read_json(run, "manifest.json", dict) or {}
     return run
 
@@ -143,6 +146,15 @@ def _config(run: RunData) -> tuple[dict[str, Any], str]:
         run.problems["config.yaml"] = "config.yaml is damaged."
         return {}, text
     return config if isinstance(config, dict) else {}, text
+
+
+def _put_taus(config: dict[str, Any], found: Sequence[dict[str, Any]]) -> None:
+    """Put the numbers that the run found in the place of every `tau: auto`."""
+    taus = {row["false_alarm"]: row["tau"] for row in found}
+    for arm in (config.get("arms") or {}).values():
+        params = arm.get("params") or {}
+        if params.get("tau") == "auto":
+            params["tau"] = taus.get(params.pop("false_alarm", FALSE_ALARM))
 
 
 def _metrics(run: RunData) -> dict[str, dict[str, list[dict[str, Any]]]]:

@@ -98,9 +98,10 @@ class Block:
     nll: Tensor
     entropy: Tensor
     correct: Tensor  # no token scores higher than the label
+    tail: Tensor | None  # probability of all tokens that score no higher than the label
 
 
-def read_block(raw: Tensor, labels: Tensor, head: Head, scratch: Scratch) -> Block:
+def read_block(raw: Tensor, labels: Tensor, head: Head, scratch: Scratch, *, tail: bool = False) -> Block:
     """Statistics of raw logits `[rows, V]`; works in `raw` itself when its precision is that of the statistics."""
     rows = len(raw)
     x = raw if scratch.shifted is None else scratch.shifted[:rows].copy_(raw)
@@ -117,8 +118,15 @@ def read_block(raw: Tensor, labels: Tensor, head: Head, scratch: Scratch) -> Blo
     total = e.sum(-1)
     log_total = total.log()
     mean = torch.mul(e, x, out=scratch.product[:rows]).sum(-1).div_(total)
+    below = _tail(x, label_score, e, total, scratch.product[:rows]) if tail else None
     # Both terms are at least 0, so a sure token's tiny entropy does not drown in cancellation.
-    return Block(x, e, squashed, total, log_total, log_total - label_score, log_total - mean, label_score >= 0)
+    return Block(x, e, squashed, total, log_total, log_total - label_score, log_total - mean, label_score >= 0, below)
+
+
+def _tail(shifted: Tensor, label_score: Tensor, exponentials: Tensor, total: Tensor, out: Tensor) -> Tensor:
+    """The share of `total` at scores up to the label's, [rows]; scores are compared, since probabilities underflow."""
+    torch.le(shifted, label_score.unsqueeze(-1), out=out)
+    return out.mul_(exponentials).sum(-1).div_(total)
 
 
 def topk_entropy(shifted: Tensor, k: int) -> Tensor:

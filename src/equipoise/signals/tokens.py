@@ -20,6 +20,7 @@ class TokenStatistics(NamedTuple):
     argmax: Tensor  # the token the model would say
     logp_argmax: Tensor  # its log-probability, nats
     topk_entropy: Tensor | None = None  # nats, of the k largest logits' own softmax
+    tail: Tensor | None = None  # probability of all tokens at least as unlikely as the label, ties included
 
 
 def normalized_entropy(entropy: Tensor, vocab_size: int) -> Tensor:
@@ -51,6 +52,7 @@ def token_statistics(
     softcap: float | None = None,
     chunk: int | None = None,
     top_k: int | None = None,
+    tail: bool = False,
     ignore_index: int = -100,
     row_ids: Tensor | None = None,
     rows: Tensor | None = None,
@@ -63,6 +65,8 @@ def token_statistics(
         labels: [N] (or [...]); positions with `ignore_index` are not projected.
         chunk: at most so many tokens are projected at once; by default chosen for the device.
         top_k: also return the entropy over the k largest logits.
+        tail: also return the tail probability, `sum of p_j over all j with p_j <= p_y`. Were y drawn from p, then
+            P(tail <= d) <= d for every d, whatever the vocabulary: a threshold on it is a false-alarm rate.
         row_ids, rows: [r] and [r, D]: `rows` stand in for `lm_head[row_ids]`.
 
     Raises:
@@ -78,14 +82,17 @@ def token_statistics(
     with torch.autocast(hidden.device.type, enabled=False):
         bias, rows = (None if t is None else t.to(dtype) for t in (bias, rows))
         head = Head(lm_head.to(dtype), bias, logit_scale, softcap, row_ids, rows)
-        columns = _read(states.to(dtype), targets, head, chunk, top_k)
+        columns = _read(states.to(dtype), targets, head, chunk, top_k, tail)
     spread = [_spread(column, keep, flat, -1 if name == "argmax" else 0) for name, column in columns.items()]
-    return TokenStatistics(*(column.view(labels.shape) for column in spread))
+    return TokenStatistics(**{name: column.view(labels.shape) for name, column in zip(columns, spread)})
 
 
-def _read(states: Tensor, targets: Tensor, head: Head, chunk: int | None, top_k: int | None) -> dict[str, Tensor]:
+def _read(
+    states: Tensor, targets: Tensor, head: Head, chunk: int | None, top_k: int | None, tail: bool
+) -> dict[str, Tensor]:
     tokens, dtype = len(states), statistics_dtype(states.dtype)
-    names = ["nll", "entropy", "argmax", "logp_argmax", *(["topk_entropy"] if top_k else [])]
+    on_demand = {"topk_entropy": top_k, "tail": tail}
+    names = ["nll", "entropy", "argmax", "logp_argmax", *(name for name, asked in on_demand.items() if asked)]
     columns = {name: states.new_zeros(tokens, dtype=targets.dtype if name == "argmax" else dtype) for name in names}
     plan = Plan.make(tokens, head.weight.shape[0], states.dtype, states.device, chunk)
     if not tokens:
@@ -96,11 +103,13 @@ def _read(states: Tensor, targets: Tensor, head: Head, chunk: int | None, top_k:
         raw = head.project(states[here], logits[: here.stop - here.start])
         for rows in plan.blocks(len(raw)):
             at = slice(here.start + rows.start, here.start + rows.stop)
-            block = read_block(raw[rows], targets[at], head, scratch)
+            block = read_block(raw[rows], targets[at], head, scratch, tail=tail)
             columns["nll"][at], columns["entropy"][at] = block.nll, block.entropy
             columns["argmax"][at], columns["logp_argmax"][at] = block.shifted.argmax(-1), -block.log_total
             if top_k:
                 columns["topk_entropy"][at] = topk_entropy(block.shifted, top_k)
+            if block.tail is not None:
+                columns["tail"][at] = block.tail
     return columns
 
 

@@ -80,8 +80,7 @@ class Member:
         self.objective = Objective(
             weighting(run.objective.name, **run.objective.params), run.objective.detach_weights, run.objective.normalize
         )
-        params = run.objective.params
-        self.meter = Meter(vocab, float(params.get("tau", 5.0)), float(params.get("eps", 1e-6)))
+        self.meter = Meter(vocab, run.objective)
         self.supervised = [row.supervised for row in data.rows]
         self.metrics = open_files.enter_context(journal.Journal(folder / "metrics.jsonl", key=_step))
         self.anomalies = Anomalies(open_files.enter_context(journal.Journal(folder / "anomalies.jsonl", key=_step)))

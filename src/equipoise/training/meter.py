@@ -8,13 +8,21 @@ from typing import Any
 
 import torch
 
+from equipoise.training.settings import ObjectiveSettings
+
 _FIELDS = ("loss", "tokens", "entropy", "shocked", "weight", "correct", "without")
 
 
 class Meter:
-    """Sums of one step. `add` takes a micro-batch, `read` returns the step's means as plain numbers."""
+    """Sums of one step. `add` takes a micro-batch, `read` returns the step's means as plain numbers.
 
-    def __init__(self, vocab_size: int, tau: float, eps: float):
+    Shocked is what the objective's own test flags; where it has none, a shock above the published 5.
+    """
+
+    def __init__(self, vocab_size: int, objective: ObjectiveSettings):
+        params = objective.params
+        tau, eps = float(params.get("tau", 5.0)), float(params.get("eps", 1e-6))
+        self.by_weight = objective.name == "r-eaft-tail"  # whose flagged tokens alone weigh more than 1
         self.log_v, self.tau, self.eps = math.log(vocab_size), tau, eps
         self.reset()
 
@@ -27,7 +35,7 @@ class Meter:
     def add(self, loss: torch.Tensor, out: dict[str, torch.Tensor]) -> None:
         """Add one micro-batch: its share of the step's loss and its per-token statistics [N]."""
         nll, entropy, weights = out["nll"].float(), out["entropy"].float(), out["weights"].float()
-        shocked = nll / (entropy / self.log_v + self.eps) > self.tau
+        shocked = weights > 1 if self.by_weight else nll / (entropy / self.log_v + self.eps) > self.tau
         tokens = torch.tensor(float(nll.numel()), device=nll.device)
         without = (tokens == 0).float()
         parts = [loss.detach().float().to(nll.device), tokens, entropy.sum(), shocked.sum().float(), weights.sum()]

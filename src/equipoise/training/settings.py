@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from equipoise.config import Section
+from equipoise.runs import FALSE_ALARM
 from equipoise.schedules.stopping import StoppingSettings as StoppingRule
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -17,12 +18,37 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class ObjectiveSettings(Section):
-    """The weighting by name with its parameters; `detach_weights` and `normalize` as in `fused_linear_loss`."""
+    """The weighting by name with its parameters; `detach_weights` and `normalize` as in `fused_linear_loss`.
+
+    `params: {tau: auto, false_alarm: 0.05}` of r-eaft takes the tau at which the model flags at most that share of
+    tokens that it wrote itself; a run finds it once, before it trains.
+    """
 
     name: str = "r-eaft"
     params: dict[str, Any] = Field(default_factory=dict)
     detach_weights: bool = True
     normalize: Literal["tokens", "weights"] = "tokens"
+
+    @property
+    def false_alarm(self) -> float | None:
+        """The rate that tau is to be found for where it is `auto`, else None."""
+        return self.params.get("false_alarm", FALSE_ALARM) if self.params.get("tau") == "auto" else None
+
+    def with_tau(self, tau: float) -> Self:
+        """The same with the number that was found for `tau: auto`."""
+        given = {name: value for name, value in self.params.items() if name != "false_alarm"}
+        return self.model_copy(update={"params": given | {"tau": tau}})
+
+    @model_validator(mode="after")
+    def _check_auto(self) -> Self:
+        rate = self.params.get("false_alarm", FALSE_ALARM)
+        if self.params.get("tau") == "auto" and self.name != "r-eaft":
+            raise ValueError(f"params.tau: auto is for r-eaft; give {self.name} a number")
+        if "false_alarm" in self.params and self.params.get("tau") != "auto":
+            raise ValueError("params.false_alarm goes with tau: auto; a tau that is a number has its own rate")
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1:
+            raise ValueError(f"params.false_alarm must be a number above 0 and below 1, not {rate!r}")
+        return self
 
 
 class LoraSettings(Section):

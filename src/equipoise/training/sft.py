@@ -216,7 +216,6 @@ def _trainer(
     from equipoise.training.trainer import FusedTrainer
 
     rule = weighting(objective.name, **objective.params)
-    tau = float(objective.params.get("tau", 5.0))
     rows = len(tables(model)[-1])
     arguments = trainer_arguments(settings, precision, hooks.folder, hooks.checkpoints, seed, model.device.type)
     trainer = FusedTrainer(
@@ -232,7 +231,7 @@ def _trainer(
         peft_config=adapter,
         callbacks=[Pace(settings.checkpoint_every, stop), *_stoppers(settings, hooks.supervised)],
         objective=Objective(rule, objective.detach_weights, objective.normalize),
-        meter=Meter(rows, tau, float(objective.params.get("eps", 1e-6))),
+        meter=Meter(rows, objective),
         hooks=hooks,
     )
     for callback in (PrinterCallback, ProgressCallback):

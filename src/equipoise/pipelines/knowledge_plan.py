@@ -1,0 +1,68 @@
+"""What a run decides once, with the untrained model at hand: rows, schedule and thresholds that its recipe leaves open.
+
+Each decision is written into the run directory, so that a resume makes none of them again.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from equipoise.console import say, warn
+from equipoise.journal import read_json, write_json
+from equipoise.models.loading import Loaded
+from equipoise.pipelines import selection, thresholds
+from equipoise.pipelines.knowledge_data import KnowledgeData, steps_of_an_epoch, training_rows
+from equipoise.pipelines.settings import ProtocolRecipe
+from equipoise.training.recommended import Schedule, schedule
+
+SCHEDULE = "schedule.json"
+
+
+def settle(
+    recipe: ProtocolRecipe, data: KnowledgeData, loaded: Loaded, folder: Path | None
+) -> tuple[ProtocolRecipe, KnowledgeData]:
+    """Return recipe and data with nothing left open, and write what was decided into `folder`.
+
+    Args:
+        folder: a run directory, which may hold earlier decisions; None to decide without writing, for a preview.
+
+    Raises:
+        UserError: the model prefers no outdated answer, or no prompt leaves it room to write.
+    """
+    if recipe.data.select is not None:
+        chosen = selection.settle(loaded, data.updates, recipe.data.select, recipe.data.limit, folder)
+        data = replace(data, updates=chosen)
+    if recipe.training.is_auto:
+        recipe = _with_schedule(recipe, _schedule(recipe, data, loaded, folder))
+    if folder is not None:
+        thresholds.settle(loaded, training_rows(recipe, data), thresholds.wanted(recipe.arms), folder, seed=recipe.seed)
+        recipe = settled(recipe, folder)
+    return recipe, data
+
+
+def settled(recipe: ProtocolRecipe, folder: Path) -> ProtocolRecipe:
+    """Return the recipe with the thresholds that its run in `folder` found."""
+    return recipe.model_copy(update={"arms": thresholds.with_taus(recipe.arms, thresholds.read(folder))})
+
+
+def _schedule(recipe: ProtocolRecipe, data: KnowledgeData, loaded: Loaded, folder: Path | None) -> Schedule:
+    path = folder / SCHEDULE if folder else None
+    if path is not None and path.exists():
+        return Schedule(**read_json(path))
+    rows = len(training_rows(recipe, data))
+    parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+    found = schedule(parameters, rows, steps_of_an_epoch(rows, recipe.training))
+    say(f"auto: {found.note}")
+    if found.warning:
+        warn(found.warning)
+    if path is not None:
+        write_json(path, found._asdict())
+    return found
+
+
+def _with_schedule(recipe: ProtocolRecipe, found: Schedule) -> ProtocolRecipe:
+    given = recipe.training
+    chosen = {
+        "learning_rate": found.learning_rate if given.learning_rate == "auto" else given.learning_rate,
+        "epochs": found.epochs if given.epochs == "auto" else given.epochs,
+    }
+    return recipe.model_copy(update={"training": given.model_copy(update=chosen)})
