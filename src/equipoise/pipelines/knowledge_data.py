@@ -57,9 +57,11 @@ def load_data(settings: DataSettings) -> KnowledgeData:
             check_form(loaded.examples, settings.ask, source)
             notes += [f"{kind}: {note}" for note in loaded.notes]
             notes += [f"{kind}: line {row.line} left out: {row.reason}" for row in loaded.dropped]
-    if len(rows["updates"]) > (settings.limit or len(rows["updates"])) and not settings.updates.startswith(TESTBED):
+    more = len(rows["updates"]) > (settings.limit or len(rows["updates"]))
+    if more and settings.select is None and not settings.updates.startswith(TESTBED):
         notes.append(f"updates: the first {settings.limit} of {len(rows['updates'])} rows; data.limit=null takes all")
-    rows["updates"] = rows["updates"][: settings.limit]
+    if settings.select is None:  # else the model's answers decide which rows these are
+        rows["updates"] = rows["updates"][: settings.limit]
     check_disjoint(rows["updates"], rows["keep"])
     texts = load_texts(settings.held_out, max_bad_share=settings.max_bad_share)
     functions = load_functions(settings.functions) if settings.functions else None

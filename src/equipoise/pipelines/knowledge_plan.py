@@ -3,11 +3,12 @@
 Each decision is written into the run directory, so that a resume makes none of them again.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 from equipoise.console import say, warn
-from equipoise.journal import read_json, write_json
+from equipoise.journal import write_json
 from equipoise.models.loading import Loaded
 from equipoise.pipelines import selection, thresholds
 from equipoise.pipelines.knowledge_data import KnowledgeData, steps_of_an_epoch, training_rows
@@ -29,8 +30,8 @@ def settle(
         UserError: the model prefers no outdated answer, or no prompt leaves it room to write.
     """
     if recipe.data.select is not None:
-        chosen = selection.settle(loaded, data.updates, recipe.data.select, recipe.data.limit, folder)
-        data = replace(data, updates=chosen)
+        chosen = _selection(recipe, data, loaded, folder)
+        data = replace(data, updates=chosen.of(data.updates), notes=[*data.notes, chosen.note()])
     if recipe.training.is_auto:
         recipe = _with_schedule(recipe, _schedule(recipe, data, loaded, folder))
     if folder is not None:
@@ -44,10 +45,24 @@ def settled(recipe: ProtocolRecipe, folder: Path) -> ProtocolRecipe:
     return recipe.model_copy(update={"arms": thresholds.with_taus(recipe.arms, thresholds.read(folder))})
 
 
+def _selection(recipe: ProtocolRecipe, data: KnowledgeData, loaded: Loaded, folder: Path | None) -> selection.Selection:
+    wanted, limit = recipe.data.select, recipe.data.limit
+    assert wanted is not None
+    path = folder / selection.FILE if folder else None
+    if path is not None and (known := selection.remembered(path, wanted, limit)):
+        return known
+    say("asking the model which updates it contradicts")
+    chosen = selection.select(loaded, data.updates, wanted, limit=limit)
+    say(chosen.note())
+    if path is not None:
+        selection.remember(chosen, path)
+    return chosen
+
+
 def _schedule(recipe: ProtocolRecipe, data: KnowledgeData, loaded: Loaded, folder: Path | None) -> Schedule:
     path = folder / SCHEDULE if folder else None
     if path is not None and path.exists():
-        return Schedule(**read_json(path))
+        return Schedule(**json.loads(path.read_text(encoding="utf-8")))
     rows = len(training_rows(recipe, data))
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     found = schedule(parameters, rows, steps_of_an_epoch(rows, recipe.training))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 from equipoise.console import say
 from equipoise.data.formatting import render_prompt
@@ -13,6 +14,8 @@ from equipoise.models.loading import Loaded
 from equipoise.records import Example
 from equipoise.runs import THRESHOLDS
 from equipoise.training.settings import ObjectiveSettings
+
+Arm = TypeVar("Arm", bound=ObjectiveSettings)
 
 
 def wanted(arms: Mapping[str, ObjectiveSettings]) -> list[float]:
@@ -42,8 +45,8 @@ def read(folder: Path) -> dict[float, float]:
     return {row["false_alarm"]: row["tau"] for row in rows}
 
 
-def with_taus(arms: Mapping[str, ObjectiveSettings], taus: Mapping[float, float]) -> dict[str, ObjectiveSettings]:
-    """The arms with a number for every `tau: auto` whose rate is among `taus`."""
+def with_taus(arms: Mapping[str, Arm], taus: Mapping[float, float]) -> dict[str, Arm]:
+    """Return the arms with a number for every `tau: auto` whose rate is among `taus`."""
     rates = {name: arm.false_alarm for name, arm in arms.items()}
     return {name: arm.with_tau(taus[rate]) if (rate := rates[name]) in taus else arm for name, arm in arms.items()}
 

@@ -8,7 +8,7 @@ from equipoise.protocols.contrasts import describe, difference_of, is_share
 from equipoise.protocols.definitions import PROTOCOLS
 from equipoise.protocols.hypotheses import judge_claims
 from equipoise.protocols.safety import safety, shares_of_sft, trade_off, variances
-from equipoise.protocols.scores import Scores, canonical, ordered, pivot
+from equipoise.protocols.scores import ItemScore, Scores, canonical, ordered, pivot
 from equipoise.records import Prediction, Result
 
 SCHEMA_VERSION = 1
@@ -21,7 +21,7 @@ def analyze(
     margin: float = 0.05,
     alpha: float = 0.05,
     safety_threshold: float = 0.95,
-    predictions: Iterable[Prediction] = (),
+    predictions: Iterable[Prediction | ItemScore] = (),
     unmeasured: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Analyse a table of results, paired by seed, whatever arms and tasks it holds.

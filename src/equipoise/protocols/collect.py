@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -9,11 +10,20 @@ from typing import Any
 from equipoise.journal import read_journal, write_atomic, write_json, write_jsonl
 from equipoise.metrics.detection import detection
 from equipoise.protocols.analysis import analyze
-from equipoise.protocols.kept import KEEP_TASKS, cannot_tell, changes, knowledge, known_only, untrained_answers
+from equipoise.protocols.kept import (
+    COMPARED,
+    KEEP_TASKS,
+    cannot_tell,
+    changes,
+    cut_off,
+    item_scores,
+    knowledge,
+    known_only,
+    untrained_scores,
+)
+from equipoise.protocols.scores import UNTRAINED, ItemScore
 from equipoise.protocols.summary import summary
-from equipoise.records import Prediction, Result
-
-UNTRAINED = "untrained"
+from equipoise.records import Drift, Prediction, Preference, Result
 
 
 def finish(
@@ -29,11 +39,16 @@ def finish(
     cells = [row["cell"] for row in rows]
     results = [Result(**row) for cell in cells for row in _read(folder, cell, "results.json")]
     predictions = [Prediction(**row) for cell in cells for row in _rows(folder, cell, "predictions.jsonl")]
-    write_jsonl(folder / "predictions.jsonl", [row.model_dump() for row in predictions])
-    answered = untrained_answers(predictions)
-    write_jsonl(folder / "changes.jsonl", changes(predictions, answered))
-    predictions = known_only(predictions, answered)
-    results = of_what_was_known(results, predictions)
+    compared = [Preference(**row) for cell in cells for row in _rows(folder, cell, "preferences.jsonl")]
+    moved = [Drift(**row) for cell in cells for row in _rows(folder, cell, "drift.jsonl")]
+    for name, each in (("predictions", predictions), ("preferences", compared), ("drift", moved)):
+        if each:
+            write_jsonl(folder / f"{name}.jsonl", [row.model_dump() for row in each])
+    write_jsonl(folder / "changes.jsonl", changes(predictions))
+    scores = item_scores(predictions, compared)
+    answered = untrained_scores(scores)
+    scores = known_only(scores, answered)
+    results = of_what_was_known(results, scores)
     write_json(folder / "results.json", [row.model_dump() for row in results])
     before = _rows(folder, UNTRAINED, "tokens.jsonl")
     write_jsonl(folder / "tokens.jsonl", tokens_before_and_after(folder, before, cells))
@@ -43,9 +58,9 @@ def finish(
     if any(row["knowledge"] for row in probes):
         write_json(folder / "detection.json", detection(probes, tau_in_use=tau, vocab_size=rows[0]["vocab_size"]))
     counts = knowledge(answered)
-    analysis = analyze(
-        results, protocol=protocol, margin=margin, predictions=predictions, unmeasured=cannot_tell(counts)
-    )
+    main = [row for row in results if row.metric != "exact" and "/" not in row.task]  # the rest is detail
+    analysis = analyze(main, protocol=protocol, margin=margin, predictions=scores, unmeasured=cannot_tell(counts))
+    analysis["cut_off"] = cut_off(predictions)
     analysis["known"] = counts
     notes = [f"{row['cell']} is left out: {row['failed']}." for row in journalled if "failed" in row]
     notes += ["locality: asked of rows that were trained on too, so it says nothing of others."] if rehearsed else []
@@ -55,22 +70,22 @@ def finish(
     return analysis
 
 
-def of_what_was_known(results: list[Result], predictions: list[Prediction]) -> list[Result]:
-    """Replace the shares of right answers on keep tasks by the shares of what the untrained model knew.
+def of_what_was_known(results: Sequence[Result], scores: Iterable[ItemScore]) -> list[Result]:
+    """Replace shares of right answers on keep tasks by shares of what the untrained model knew, and add preferences.
 
     Args:
-        predictions: without the questions that it did not know.
+        scores: without the questions that it did not know.
     """
-    scores: dict[tuple[str, int, str], list[float]] = defaultdict(list)
-    for row in predictions:
-        scores[row.method, row.seed, row.task].append(row.score)
-    kept = []
-    for row in results:
-        if row.task not in KEEP_TASKS or row.metric != "accuracy":
-            kept.append(row)
-        elif values := scores.get((row.method, row.seed, row.task)):
-            kept.append(row.model_copy(update={"value": fmean(values), "n": len(values)}))
-    return kept
+    groups: dict[tuple[str, int, str], list[float]] = defaultdict(list)
+    for row in scores:
+        groups[row.method, row.seed, row.task].append(row.score)
+    made = (*KEEP_TASKS, *COMPARED.values())
+    kept = [row for row in results if row.task not in made or row.metric != "accuracy"]
+    return kept + [
+        Result(method=method, seed=seed, task=task, metric="accuracy", value=fmean(values), n=len(values))
+        for (method, seed, task), values in groups.items()
+        if task in made
+    ]
 
 
 def _read(folder: Path, cell: str, name: str) -> list[dict[str, Any]]:

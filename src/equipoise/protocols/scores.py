@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,21 @@ from equipoise.records import Prediction, Result
 UNTRAINED = "untrained"
 TASKS = (
     *("correction", "generalisation", "efficacy", "paraphrase efficacy"),
-    *("locality", "preference kept", "retention", "held-out nll", "drift"),
+    *("locality", "preference kept", "retention", "functions", "held-out", "drift"),
 )
 Floats = NDArray[np.float64]
+
+
+class ItemScore(NamedTuple):
+    """The score of one model's answer to one question; `Prediction` has the same fields and more."""
+
+    method: str
+    seed: int
+    task: str
+    item: str
+    phrasing: int
+    score: float
+    published_score: float | None = None
 
 
 def canonical(method: str) -> str:
@@ -88,7 +101,7 @@ class Scores:
         return None if first is None or second is None or first.shape != second.shape else (first, second)
 
 
-def pivot(results: Iterable[Result], predictions: Iterable[Prediction] = ()) -> Scores:
+def pivot(results: Iterable[Result], predictions: Iterable[Prediction | ItemScore] = ()) -> Scores:
     """Pivot a flat table.
 
     Raises:
@@ -132,7 +145,7 @@ def _column(row: Result, metrics: set[str]) -> str:
     return row.task if plain else f"{row.task} {row.metric}"
 
 
-def _add_items(scores: Scores, predictions: list[Prediction]) -> None:
+def _add_items(scores: Scores, predictions: list[Prediction | ItemScore]) -> None:
     strict: dict[tuple[str, str], dict[int, dict[tuple[str, int], float]]] = defaultdict(lambda: defaultdict(dict))
     published: dict[tuple[str, str], dict[int, dict[tuple[str, int], float]]] = defaultdict(lambda: defaultdict(dict))
     for row in predictions:

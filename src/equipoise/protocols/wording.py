@@ -12,6 +12,22 @@ VERBS = {
         "got as many items right in held-out phrasings as",
     ),
     "locality": ("kept more related facts than", "kept fewer related facts than", "kept as many related facts as"),
+    "efficacy": (
+        "prefers the new answer more often than",
+        "prefers the new answer less often than",
+        "prefers the new answer as often as",
+    ),
+    "paraphrase efficacy": (
+        "prefers the new answer in held-out phrasings more often than",
+        "prefers the new answer in held-out phrasings less often than",
+        "prefers the new answer in held-out phrasings as often as",
+    ),
+    "preference kept": (
+        "kept more right preferences than",
+        "kept fewer right preferences than",
+        "kept as many right preferences as",
+    ),
+    "drift": ("drifted further than", "drifted less far than", "drifted as far as"),
     "retention": ("retained more than", "retained less than", "retained as much as"),
 }
 
