@@ -62,6 +62,7 @@ def load_data(settings: DataSettings) -> KnowledgeData:
         notes.append(f"updates: the first {settings.limit} of {len(rows['updates'])} rows; data.limit=null takes all")
     if settings.select is None:  # else the model's answers decide which rows these are
         rows["updates"] = rows["updates"][: settings.limit]
+    rows["keep"] = rows["keep"][: settings.keep_limit]
     check_disjoint(rows["updates"], rows["keep"])
     texts = load_texts(settings.held_out, max_bad_share=settings.max_bad_share)
     functions = load_functions(settings.functions) if settings.functions else None

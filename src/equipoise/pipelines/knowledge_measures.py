@@ -17,6 +17,7 @@ from equipoise.pipelines.settings import KnowledgeUpdateRecipe
 from equipoise.records import Prediction
 
 WIDER = 4  # a batch of all runs together holds so many times the tokens of one run's: it is split among them
+FUNCTION_TOKENS = 120  # of a completed function, for progress
 COMPARED = ("correction", "generalisation", "locality")  # tasks whose answers are compared by likelihood, too
 
 
@@ -28,10 +29,24 @@ class Measures:
         self._reference: Reference | None = None
         self._choices: Choices | None = None
 
-    @property
-    def questions(self) -> int:
-        """How many answers are generated of each model."""
-        return sum(len(task.items) for task in self.tasks) + len(self.data.functions)
+    def answer_tokens(self, loaded: Loaded, *, trained: bool) -> float:
+        """Return how many tokens a model's answers should have: gold's once trained, before as many as they may.
+
+        Functions that are completed take long whatever model completes them.
+        """
+        how, count = self.recipe.evaluation, 0
+        talks = not trained and how.reads_prose(loaded.name)
+        for item in (item for task in self.tasks for item in task.items):
+            gold = len(loaded.tokenizer(item.gold).input_ids) + 1
+            count += max(how.max_new_tokens, gold) if talks and item.form == "chat" else gold
+        return float(count + FUNCTION_TOKENS * len(self.data.functions))
+
+    def _shares(self, on_answers: Callable[[float], None] | None, runs: int) -> Callable[[int], None] | None:
+        """Return a function that is called with a number of answers and passes on the share of all that they are."""
+        if on_answers is None:
+            return None
+        total = runs * (sum(len(task.items) for task in self.tasks) + len(self.data.functions))
+        return lambda answers: on_answers(answers / total)
 
     def prepare(self, loaded: Loaded) -> None:
         """Take what is needed of the untrained model; called again, it does nothing."""
@@ -51,12 +66,14 @@ class Measures:
         *,
         method: str,
         seed: int,
-        on_answers: Callable[[int], None] | None = None,
+        on_answers: Callable[[float], None] | None = None,
     ) -> list[Prediction]:
         """Measure a model and write the rows of each measure into `folder`; return its answers."""
         self.prepare(loaded)
         how = self.recipe.evaluation
-        predictions = evaluate(loaded, self.tasks, method=method, seed=seed, how=how, on_answers=on_answers)
+        predictions = evaluate(
+            loaded, self.tasks, method=method, seed=seed, how=how, on_answers=self._shares(on_answers, 1)
+        )
         if self.data.functions:
             predictions += evaluate_functions(loaded, self.data.functions, method=method, seed=seed)
         self._write(loaded, folder, predictions, method, seed)
@@ -68,7 +85,7 @@ class Measures:
         stack: LoraStack,
         runs: Sequence[tuple[str, int, Path]],
         *,
-        on_answers: Callable[[int], None] | None = None,
+        on_answers: Callable[[float], None] | None = None,
     ) -> list[list[Prediction]]:
         """Measure every run of a stack, all answering in shared batches, as `score` does each.
 
@@ -79,7 +96,13 @@ class Measures:
         how, named = self.recipe.evaluation, [(method, seed) for method, seed, _ in runs]
         batch_tokens = how.batch_tokens * WIDER
         answers = evaluate_stack(
-            stack, loaded, self.tasks, runs=named, how=how, batch_tokens=batch_tokens, on_answers=on_answers
+            stack,
+            loaded,
+            self.tasks,
+            runs=named,
+            how=how,
+            batch_tokens=batch_tokens,
+            on_answers=self._shares(on_answers, len(runs)),
         )
         if self.data.functions:
             more = evaluate_functions_stack(stack, loaded.tokenizer, self.data.functions, runs=named)

@@ -34,10 +34,11 @@ def settle(
         data = replace(data, updates=chosen.of(data.updates), notes=[*data.notes, chosen.note()])
     if recipe.training.is_auto:
         recipe = _with_schedule(recipe, _schedule(recipe, data, loaded, folder))
-    if folder is not None:
-        thresholds.settle(loaded, training_rows(recipe, data), thresholds.wanted(recipe.arms), folder, seed=recipe.seed)
-        recipe = settled(recipe, folder)
-    return recipe, data
+    rates = thresholds.wanted(recipe.arms)
+    if folder is None:  # any number shows what would be trained
+        return recipe.model_copy(update={"arms": thresholds.with_taus(recipe.arms, dict.fromkeys(rates, 1.0))}), data
+    thresholds.settle(loaded, training_rows(recipe, data), rates, folder, seed=recipe.seed)
+    return settled(recipe, folder), data
 
 
 def settled(recipe: ProtocolRecipe, folder: Path) -> ProtocolRecipe:

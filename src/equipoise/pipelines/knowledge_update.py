@@ -37,7 +37,7 @@ def score_untrained(
     measures: Measures,
     folder: Path,
     arms: Mapping[str, ObjectiveSettings],
-    on_answers: Callable[[int], None] | None = None,
+    on_answers: Callable[[float], None] | None = None,
 ) -> list[Prediction]:
     """Score the model as it came, with the weight that each arm would give each training token.
 
@@ -67,7 +67,7 @@ def run_cell(
     objective: ArmSettings,
     seed: int,
     on_step: Callable[[dict[str, Any]], None] | None = None,
-    on_answers: Callable[[int], None] | None = None,
+    on_answers: Callable[[float], None] | None = None,
     keep_base: bool = True,
 ) -> list[Prediction]:
     """Train one arm with one seed, then score it; a cell that was cut off resumes.

@@ -35,6 +35,7 @@ class DataSettings(Section):
     skills: str | None = "testbed:function"  # unrelated abilities that must survive
     ask: Literal["chat", "code", "both"] = "chat"
     limit: int | None = Field(default=None, ge=1)  # the first so many updates
+    keep_limit: int | None = Field(default=None, ge=1)  # the first so many rows to keep
     train_phrasings: int = Field(default=1, ge=1)  # of each update; one is held out if it has several
     rehearse: bool | Literal["half"] = False
     held_out: str | None = None  # texts that drift is measured on; null takes those that are shipped
@@ -48,8 +49,8 @@ class EvaluationSettings(ScoringSettings):
     `weights_every` so many epochs the mean weight that the objective gives the tokens of updates, and of rehearsed
     rows, is written to `validation.jsonl`.
 
-    `likelihood` compares the log-probabilities of the new and the old answer, `drift` predictions on held-out texts with
-    those of the untrained model. Both are on by default for every model but the testbed's own.
+    `likelihood` compares the log-probabilities of the new and the old answer, `drift` predictions on held-out texts
+    with those of the untrained model. Both are on by default for every model but the testbed's own.
     """
 
     margin: float = Field(default=0.05, gt=0, lt=1)  # of the equivalence test on retention

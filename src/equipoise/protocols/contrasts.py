@@ -16,6 +16,7 @@ from equipoise.metrics.statistics import (
 from equipoise.protocols.scores import Scores
 from equipoise.protocols.wording import count, did, difference, interval, number, p_value
 
+IN_NATS = ("drift", "held-out")
 BLANK = dict.fromkeys(["estimate", "ci", "t", "df", "p", "p_two_sided", "p_holm", "effect_size", "n", "bootstrap"])
 
 
@@ -120,7 +121,9 @@ def describe(scores: Scores, a: str, b: str, task: str, row: dict[str, Any]) -> 
 
 
 def is_share(scores: Scores, task: str) -> bool:
-    """Tell whether all values on a task lie in [0, 1], so that they can be written in percent."""
+    """Tell whether the values on a task are shares, all in [0, 1], so that they can be written in percent."""
+    if task.partition("/")[0] in IN_NATS:
+        return False
     values = [value for arm in scores.arms for value in scores.of(arm, task).values()]
     return all(0 <= value <= 1 for value in values)
 

@@ -31,7 +31,7 @@ def run_frontier(path: Path, overrides: list[str], out: Path | None) -> Path:
     from equipoise.pipelines.frontier import load_frontier_data, render_arm, score_before, train_and_score
     from equipoise.pipelines.knowledge_data import steps_of_an_epoch
     from equipoise.protocols.frontier_cohort import together
-    from equipoise.protocols.grid import Cell, Grid, OnStep, check_arms, run_cells
+    from equipoise.protocols.grid import Cell, Grid, OnAnswers, OnStep, check_arms, run_cells
     from equipoise.protocols.knowledge import tell
 
     check_arms(recipe.arms)
@@ -42,7 +42,7 @@ def run_frontier(path: Path, overrides: list[str], out: Path | None) -> Path:
         rows = data.rows(recipe, cell.arm) if cell.rate is not None else []
         return steps_of_an_epoch(len(rows), recipe.training) * max(recipe.score_at)
 
-    def work(cell: Cell, loaded: Any, place: Path, on_step: OnStep, keep_base: bool) -> Row:
+    def work(cell: Cell, loaded: Any, place: Path, on_step: OnStep, on_answers: OnAnswers, keep_base: bool) -> Row:
         if cell.rate is None:
             return score_before(loaded, recipe, data, place)
         setting = {"arm": cell.arm, "rate": cell.rate, "seed": cell.seed}

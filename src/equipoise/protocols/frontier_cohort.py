@@ -11,7 +11,7 @@ from equipoise.pipelines.frontier import FrontierData, Readings, render_arm
 from equipoise.pipelines.frontier_cohort import Training, read_on_the_way, read_stack
 from equipoise.pipelines.frontier_settings import FrontierRecipe
 from equipoise.pipelines.knowledge_cohort import Trained, Validate
-from equipoise.protocols.grid import Cell, Together
+from equipoise.protocols.grid import Cell, OnAnswers, Together
 from equipoise.training.cohort import CohortRun, RunResult
 
 
@@ -38,7 +38,12 @@ def together(recipe: FrontierRecipe, data: FrontierData) -> Together:
         return read_on_the_way(loaded, recipe, data, trainings)
 
     def score(
-        cells: Sequence[Cell], loaded: Loaded, folder: Path, stack: LoraStack, results: Sequence[RunResult]
+        cells: Sequence[Cell],
+        loaded: Loaded,
+        folder: Path,
+        stack: LoraStack,
+        results: Sequence[RunResult],
+        _: OnAnswers,
     ) -> list[dict[str, Any]]:
         trainings = [training(cell, loaded, folder) for cell in cells]
         done = read_stack(loaded, recipe, data, stack, {i: (one, one.plan.last) for i, one in enumerate(trainings)})

@@ -26,6 +26,7 @@ from equipoise.training.cohort import CohortRun, RunResult, check_cohort, train_
 from equipoise.training.settings import ObjectiveSettings
 
 OnStep = Callable[[dict[str, Any]], None]
+OnAnswers = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,13 @@ class Together:
     Attributes:
         run: a cell as a run, which is named as the cell.
         validate: what the cohort calls after epochs of these cells, if anything, in the folder of all cells.
-        score: scores the cells that a stack holds, in the folder of all cells; returns what to note of each.
+        score: scores the cells that a stack holds, in the folder of all cells; returns what to note of each, and calls
+            the function with the share of the answers that a batch had.
     """
 
     run: Callable[[Cell, Loaded], CohortRun]
     validate: Callable[[Sequence[Cell], Loaded, Path], Validate | None]
-    score: Callable[[Sequence[Cell], Loaded, Path, LoraStack, Sequence[RunResult]], list[dict[str, Any]]]
+    score: Callable[[Sequence[Cell], Loaded, Path, LoraStack, Sequence[RunResult], OnAnswers], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,10 @@ class Grid:
     Attributes:
         check: finds out before anything is written whether the loaded model will do.
         steps: optimizer steps of a cell, for progress.
-        work: does a cell in its folder and returns what to note of it, with how many answers were `scored`; the last
-            argument says whether the model is still needed afterwards.
+        asks: tokens that a cell's answers should have, for progress; None where asking takes no time worth counting.
+        work: does a cell in its folder and returns what to note of it, with how many answers were `scored`. It calls
+            the first function with each row of metrics and the second with the share of the answers that a batch had;
+            the last argument says whether the model is still needed afterwards.
         cohort: which cells are trained together, by `together`.
         settle: finds what hangs on the model before the first cell starts, given the folder of the run; returns the
             grid that is then done.
@@ -78,10 +82,16 @@ class Grid:
     seed: int
     check: Callable[[Loaded], object]
     steps: Callable[[Cell], int]
-    work: Callable[[Cell, Loaded, Path, OnStep, bool], dict[str, Any]]
+    work: Callable[[Cell, Loaded, Path, OnStep, OnAnswers, bool], dict[str, Any]]
     cohort: CohortOf
     together: Together
     settle: Callable[[Loaded, Path], "Grid"] | None = None
+    asks: Callable[[Cell, Loaded], float] | None = None
+
+    def work_left(self, cells: Sequence[Cell], loaded: Loaded) -> dict[str, float]:
+        """Return the units of work that cells take, by kind."""
+        work = {"train": float(sum(map(self.steps, cells)))}
+        return work if self.asks is None else work | {"ask": sum(self.asks(cell, loaded) for cell in cells)}
 
 
 def check_arms(arms: Mapping[str, ObjectiveSettings]) -> None:
@@ -117,7 +127,7 @@ def run_cells(grid: Grid, folder: Path, *, title: str) -> None:
         if todo:
             loaded = loaded or load_model(grid.model)
             grid = grid if grid.settle is None else grid.settle(loaded, folder)
-            with progress(sum(map(grid.steps, todo)), title) as bar:
+            with progress(grid.work_left(todo, loaded), title) as bar:
                 for group in cohorts(grid, loaded):
                     mine = [cell for cell in group if cell in todo]
                     if len(group) > 1 and mine:
@@ -168,9 +178,9 @@ def cohorts(grid: Grid, loaded: Loaded) -> Iterator[list[Cell]]:
 def _done(cell: Cell, loaded: Loaded, grid: Grid, folder: Path, bar: Any, *, keep_base: bool) -> dict[str, Any]:
     """Do a cell by itself and return its row of the journal."""
     started = time.perf_counter()
-    watch = _Watch(cell, folder, bar, cell.name)
+    watch = _Watch(cell, folder, bar, cell.name, grid.asks(cell, loaded) if grid.asks else 0.0)
     try:
-        notes = grid.work(cell, loaded, folder, watch, keep_base)
+        notes = grid.work(cell, loaded, folder, watch, watch.answered, keep_base)
     except Diverged as error:
         return watch.failed(error, grid, time.perf_counter() - started)
     return watch.row(notes, grid, loaded, time.perf_counter() - started)
@@ -181,7 +191,9 @@ def _do_together(
 ) -> None:
     """Train a group as one cohort, then score and journal those of it that were not; all of it goes on where it was."""
     place, name = folder / "cells", f"seed-{group[0].seed}" if grid.cohort == "seed" else "grid"
-    watches = {cell.name: _Watch(cell, place / cell.name, bar, f"{len(group)} cells of {name}") for cell in todo}
+    note = f"{len(group)} cells of {name}"
+    asks = {cell: grid.asks(cell, loaded) if grid.asks else 0.0 for cell in todo}
+    watches = {cell.name: _Watch(cell, place / cell.name, bar, note, asks[cell]) for cell in todo}
     results = train_cohort(
         loaded,
         [grid.together.run(cell, loaded) for cell in group],
@@ -195,7 +207,7 @@ def _do_together(
     if trained:
         cells, mine = zip(*trained)
         with stack_of(loaded, [result.final for result in mine]) as stack:
-            notes = grid.together.score(cells, loaded, place, stack, mine)
+            notes = grid.together.score(cells, loaded, place, stack, mine, _together_answered(cells, watches))
         each = (time.perf_counter() - started) / len(cells)
         journal.extend(
             watches[cell.name].row(row, grid, loaded, result.seconds + each)
@@ -208,30 +220,50 @@ def _do_together(
     )
 
 
+def _together_answered(cells: Sequence[Cell], watches: Mapping[str, "_Watch"]) -> OnAnswers:
+    """Share a batch of answers of several cells out among them."""
+
+    def answered(share: float) -> None:
+        for cell in cells:
+            watches[cell.name].answered(share)
+
+    return answered
+
+
 class _Watch:
     """Follows a cell: its log, and its part of the progress under `note`. It is called with each row of its metrics."""
 
-    def __init__(self, cell: Cell, folder: Path, bar: Any, note: str):
+    def __init__(self, cell: Cell, folder: Path, bar: Any, note: str, asks: float):
         folder.mkdir(parents=True, exist_ok=True)
         self.cell, self.bar, self.note, self.seen, self.log = cell, bar, note, 0, CellLog(folder / "log.txt")
+        self.asks, self.asked = asks, 0.0
         self.log(cell.name)
 
     def __call__(self, row: dict[str, Any]) -> None:
-        self.bar.advance(row["step"] - self.seen, note=self.note)
+        self.bar.advance(row["step"] - self.seen, note=f"training {self.note}", kind="train")
         self.seen = row["step"]
         loss, rate, norm = (math.nan if row[n] is None else row[n] for n in ("loss", "learning_rate", "grad_norm"))
         self.log(f"step {row['step']} loss {loss:.4f} lr {rate:.2e} grad {norm:.3f}")
 
+    def answered(self, share: float) -> None:
+        """Note that this share of the answers is there."""
+        self.asked += share * self.asks
+        self.bar.advance(share * self.asks, note=f"asking {self.note}", kind="ask")
+
+    def _finish(self, grid: Grid) -> None:
+        self.bar.advance(grid.steps(self.cell) - self.seen, note=self.note, kind="train")
+        self.bar.advance(self.asks - self.asked, note=self.note, kind="ask")
+
     def row(self, notes: dict[str, Any], grid: Grid, loaded: Loaded, seconds: float) -> dict[str, Any]:
         """The row of a cell that is done."""
-        self.bar.advance(grid.steps(self.cell) - self.seen, note=self.note)
+        self._finish(grid)
         self.log(f"scored {notes['scored']} answers; {seconds:.1f} s in all")
         vocab = loaded.model.get_output_embeddings().weight.shape[0]
         return self._named() | notes | {"seconds": round(seconds, 3), "vocab_size": vocab}
 
     def failed(self, error: UserError, grid: Grid, seconds: float) -> dict[str, Any]:
         """The row of a cell that diverged."""
-        self.bar.advance(grid.steps(self.cell) - self.seen, note=self.note)
+        self._finish(grid)
         self.log(error.what)
         return self._named() | {"failed": error.what, "seconds": round(seconds, 3)}
 

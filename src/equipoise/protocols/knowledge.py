@@ -16,7 +16,7 @@ from equipoise.pipelines.knowledge_plan import settle, settled
 from equipoise.pipelines.knowledge_update import UNTRAINED, check_training, run_cell, score_untrained
 from equipoise.pipelines.settings import ProtocolRecipe
 from equipoise.protocols.collect import finish
-from equipoise.protocols.grid import Cell, Grid, OnStep, Together, check_arms, run_cells
+from equipoise.protocols.grid import Cell, Grid, OnAnswers, OnStep, Together, check_arms, run_cells
 from equipoise.training.cohort import CohortRun
 
 LISTED = 5
@@ -64,7 +64,8 @@ def grid_of(recipe: ProtocolRecipe, data: KnowledgeData) -> Grid:
         data.hashes,
         recipe.seed,
         check=lambda loaded: check_training(loaded, recipe, data),
-        steps=lambda cell: step_count(recipe, data, recipe.arms.get(cell.arm)),
+        steps=lambda cell: 0 if cell.arm == UNTRAINED else step_count(recipe, data, recipe.arms[cell.arm]),
+        asks=lambda cell, loaded: measures.answer_tokens(loaded, trained=cell.arm != UNTRAINED),
         work=lambda *cell: _work(recipe, measures, *cell),
         cohort=recipe.cohort,
         together=_together(recipe, measures),
@@ -93,10 +94,11 @@ def _work(
     loaded: Loaded,
     folder: Path,
     on_step: OnStep,
+    on_answers: OnAnswers,
     keep_base: bool,
 ) -> dict[str, Any]:
     if cell.arm == UNTRAINED:
-        return {"scored": len(score_untrained(loaded, measures, folder, recipe.arms))}
+        return {"scored": len(score_untrained(loaded, measures, folder, recipe.arms, on_answers))}
     predictions = run_cell(
         loaded,
         measures,
@@ -105,6 +107,7 @@ def _work(
         objective=recipe.arms[cell.arm],
         seed=cell.seed,
         on_step=on_step,
+        on_answers=on_answers,
         keep_base=keep_base,
     )
     return {"scored": len(predictions)}
@@ -125,8 +128,10 @@ def _together(recipe: ProtocolRecipe, measures: Measures) -> Together:
     def validate(cells: Sequence[Cell], loaded: Loaded, _: Path) -> Validate | None:
         return trace_weights(loaded, recipe, data, {cell.name: cell.arm for cell in cells})
 
-    def score(cells: Sequence[Cell], loaded: Loaded, folder: Path, stack: LoraStack, _: object) -> list[dict[str, Any]]:
+    def score(
+        cells: Sequence[Cell], loaded: Loaded, folder: Path, stack: LoraStack, _: object, on_answers: OnAnswers
+    ) -> list[dict[str, Any]]:
         runs = [(cell.arm, cell.seed, folder / cell.name) for cell in cells]
-        return [{"scored": len(mine)} for mine in measures.score_stack(loaded, stack, runs)]
+        return [{"scored": len(mine)} for mine in measures.score_stack(loaded, stack, runs, on_answers=on_answers)]
 
     return Together(run, validate, score)

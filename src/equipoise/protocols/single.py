@@ -12,6 +12,7 @@ from equipoise.journal import write_jsonl
 from equipoise.pipelines.frontier_settings import FrontierRecipe
 from equipoise.pipelines.settings import KnowledgeUpdateRecipe, ProtocolRecipe, names_a_folder
 from equipoise.pipelines.trained import run_of, trained_model
+from equipoise.protocols.contrasts import IN_NATS
 from equipoise.records import Result
 from equipoise.report.build import build_report
 from equipoise.runs import Run, kept
@@ -105,42 +106,51 @@ def resolve_grid(path: Path, overrides: list[str]) -> ProtocolRecipe:
 def show(analysis: dict[str, Any]) -> None:
     """Print one row an arm: the mean of each task over seeds, with a 95% interval where there are seeds for one."""
     tasks = analysis["tasks"]
-    rows = [["untrained", *(_percent(analysis["untrained"].get(task)) for task in tasks)]]
+    rows = [["untrained", *(_cell(task, {"mean": analysis["untrained"].get(task)}) for task in tasks)]]
     for arm, by_task in analysis["arms"].items():
-        rows.append([arm, *(_cell(by_task.get(task)) for task in tasks)])
-    table("share of right answers, in %", ["arm", *tasks], rows)
+        rows.append([arm, *(_cell(task, by_task.get(task)) for task in tasks)])
+    mixed = any(task in IN_NATS for task in tasks)
+    title = "shares in %, drift and held-out nll in nats" if mixed else "share of right answers, in %"
+    table(title, ["arm", *tasks], rows)
     for hypothesis in analysis["hypotheses"]:
         say(f"{hypothesis['id']} {hypothesis['verdict']}: {hypothesis['sentence']}")
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"
+def _number(task: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if task in IN_NATS else f"{100 * value:.1f}"
 
 
-def _cell(numbers: dict[str, Any] | None) -> str:
+def _cell(task: str, numbers: dict[str, Any] | None) -> str:
     if numbers is None:
         return ""
     if not numbers.get("ci"):
-        return _percent(numbers["mean"])
-    low, high = (min(max(bound, 0.0), 1.0) for bound in numbers["ci"])  # a share goes no further
-    return f"{_percent(numbers['mean'])}  [{_percent(low)}, {_percent(high)}]"
+        return _number(task, numbers["mean"])
+    low, high = numbers["ci"]
+    if task not in IN_NATS:
+        low, high = min(max(low, 0.0), 1.0), min(max(high, 0.0), 1.0)  # a share goes no further
+    return f"{_number(task, numbers['mean'])}  [{_number(task, low)}, {_number(task, high)}]"
 
 
 def _preview(settings: ProtocolRecipe) -> None:
     """Print what a run would do: the resolved config, counts, one rendered example with its mask, sizes."""
     from equipoise.models.loading import load_model
     from equipoise.pipelines.knowledge_data import load_data
+    from equipoise.pipelines.knowledge_plan import settle
     from equipoise.pipelines.knowledge_update import preview
     from equipoise.protocols.grid import cohorts
     from equipoise.protocols.knowledge import grid_of
 
     data, loaded = load_data(settings.data), load_model(settings.model)
+    shown = settings
+    settings, data = settle(settings, data, loaded, None)
     grid = grid_of(settings, data)
     groups = [len(group) for group in cohorts(grid, loaded)][1:]  # the first is the untrained model
     runs, together = sum(groups), max(groups)
     alone = runs > 1 and together == 1  # each but the last trains a copy of the base
     seen = preview(loaded, settings, data, bases=1 + alone, together=together)
-    print(dump_yaml(settings))
+    print(dump_yaml(shown))
     print("rows:      " + ", ".join(f"{count} {kind}" for kind, count in seen["counts"].items()))
     for note in seen["notes"]:
         print(f"           {note}")
@@ -194,7 +204,7 @@ def evaluate_model(model: str, recipe: str | None, overrides: list[str], out: Pa
         load_model(target), asked, method=Path(model).name, seed=settings.seed, how=settings.evaluation
     )
     rows = summarise(predictions, scoring=settings.evaluation.scoring)
-    shown = [[_named(row), _percent(row.value), str(row.n)] for row in rows]
+    shown = [[_named(row), _number(row.task, row.value), str(row.n)] for row in rows]
     table(model, ["task", "right, in %", "n"], shown)
     if out:
         write_jsonl(out / "predictions.jsonl", [row.model_dump() for row in predictions])

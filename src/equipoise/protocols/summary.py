@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from equipoise.protocols.contrasts import IN_NATS
 from equipoise.protocols.markdown import bullets, markdown_table, one_line, text_only
 from equipoise.protocols.wording import bounded, count, difference, interval, number, p_value
 
@@ -76,7 +77,7 @@ def means(analysis: dict[str, Any], n: Mapping[str, int] | None = None) -> str:
 
 def _share(analysis: dict[str, Any], task: str) -> bool:
     values = [value for by_task in analysis["arms"].values() for value in by_task.get(task, {}).get("values", [])]
-    return all(0 <= value <= 1 for value in values if value is not None)
+    return task not in IN_NATS and all(0 <= value <= 1 for value in values if value is not None)
 
 
 def _untrained(analysis: dict[str, Any], task: str) -> str:

@@ -16,8 +16,9 @@ Ask = Literal["chat", "code", "both"]
 def load_facts(source: str, *, ask: Ask = "chat") -> tuple[list[Example], str]:
     """The rows of `testbed:PART` or `testbed:PART:CLASS`, and the hash of the world's text.
 
-    Without a class it is what the model is confidently wrong about (`api_change`), else what it knows. `testbed:facts`
-    are the facts of every part and class, functions apart.
+    Without a class it is what the testbed's model is confidently wrong about (`api_change`), else what it knows; the
+    class `any` takes all, for a model that was not made on the testbed. `testbed:facts` are the facts of every part and
+    class, functions apart.
 
     Args:
         ask: as questions (`chat`), as code to complete (`code`), or each fact in both forms, its code row as `ID:code`.
@@ -33,7 +34,7 @@ def load_facts(source: str, *, ask: Ask = "chat") -> tuple[list[Example], str]:
     if part not in parts:
         raise UserError(f"the testbed has no part {part!r}", where=source, fix=f"one of facts, {', '.join(parts)}")
     knowledge = knowledge or ("confident-wrong" if part == "api_change" else "stable")
-    facts = [fact for fact in world.facts if fact.part == part and fact.knowledge == knowledge]
+    facts = [fact for fact in world.facts if fact.part == part and knowledge in ("any", fact.knowledge)]
     if not facts:
         raise UserError(f"no {part} of the testbed is {knowledge!r}", where=source)
     return _asked(facts, ask, world.settings), world.text_hash
