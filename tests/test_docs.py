@@ -10,7 +10,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 FORMS = (
     *({"prompt", "completion"}, {"question", "answer"}, {"question", "tagged_response", "dataset"}),
-    *({"text", "entities"}, {"tokens", "tags"}),
+    *({"text", "entities"}, {"tokens", "tags"}, {"text", "kind"}),
 )
 PROMISED = sorted(
     {

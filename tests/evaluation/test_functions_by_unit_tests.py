@@ -21,7 +21,7 @@ from equipoise.testbed.examples import load_facts
 
 TOKENIZER = tiny_tokenizer()
 HEAD = 'def double(x):\n    """Double a number."""\n'
-TASK = FunctionTask("double", HEAD, "    return 2 * x\n", "assert double(2) == 4\nassert double(-1) == -2")
+TASK = FunctionTask.of("double", HEAD, "    return 2 * x\n", "assert double(2) == 4\nassert double(-1) == -2")
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,8 @@ TASK = FunctionTask("double", HEAD, "    return 2 * x\n", "assert double(2) == 4
     ],
 )
 def test_the_function_alone_is_run(output, score):
-    assert passes(TASK, output) == score
+    assert passes(TASK, "\n" + output) == score
+    assert passes(FunctionTask("double", HEAD, "", TASK.tests), output) == score
 
 
 def row(**changes):
@@ -60,9 +61,9 @@ def written(path, *rows):
 
 def test_humanevals_form(tmp_path):
     (task,) = load_functions(written(tmp_path / "f.jsonl", row())).tasks
-    assert (task.id, task.prompt) == ("T/0", HEAD)
+    assert (task.id, task.prompt, task.solution) == ("T/0", HEAD.rstrip(), "\n    return 2 * x\n")
     assert passes(task, task.solution) == 1
-    assert passes(task, "    return x\n") == 0
+    assert passes(task, "\n    return x\n") == 0
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_every_function_of_the_testbed_can_be_asked_as_code():
     tasks = function_tasks(examples)
     assert [task.id for task in tasks] == [example.id for example in examples]
     for task, example in zip(tasks, examples):
-        body = task.prompt[: task.prompt.index('    """')] + task.solution
+        body = task.prompt[: task.prompt.index('\n    """')] + task.solution
         assert body.rstrip() == example.completion  # the docstring is all that is added
         compile(task.prompt + task.solution, task.id, "exec")
     assert passes(tasks[0], tasks[0].solution) == 1
@@ -99,13 +100,13 @@ def test_rows_that_are_no_function_with_tests_are_passed_over():
         function_tasks([example("np.prod(x)"), example("def f(): return 1"), example("def f():\n  return 1", "")]) == []
     )
     (task,) = function_tasks([example("def f(\n    x,\n):\n  # one\n  return 1")])
-    assert task.prompt.endswith('"""say \'f\'"""\n')
+    assert task.prompt.endswith('"""say \'f\'"""')
     assert passes(FunctionTask("f", task.prompt, task.solution, "assert f(0) == 1"), task.solution) == 1
 
 
 def test_answers_are_scored_and_end_with_their_function():
     loaded = Loaded(tiny_model(seed=3), TOKENIZER, "tiny")
-    tasks = [TASK, FunctionTask("second", HEAD + "    y = x\n", "    return 2 * y\n", TASK.tests)]
+    tasks = [TASK, FunctionTask.of("second", HEAD + "    y = x\n", "    return 2 * y\n", TASK.tests)]
     rows = evaluate_functions(loaded, tasks, method="sft", seed=4, max_new_tokens=12)
     assert [(r.item, r.task, r.form, r.gold, r.score) for r in rows] == [
         (task.id, "functions", "text", task.solution, 0.0) for task in tasks

@@ -144,7 +144,7 @@ def measure_retention(
     Raises:
         UserError: as `Reference`, or there is no base and no adapter.
     """
-    options = {"max_length": max_length, "batch_tokens": batch_tokens}
+    options: dict[str, Any] = {"max_length": max_length, "batch_tokens": batch_tokens}
     if base is not None:
         return Reference(base, texts, **options).measure(trained.model, method=method, seed=seed)
     if not hasattr(trained.model, "disable_adapter"):

@@ -30,8 +30,11 @@ FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
 class FunctionTask:
     """The head of a function to complete.
 
+    White space at the end of the head begins the answer, as in lm-evaluation-harness: many vocabularies have one token
+    for a line break and the indentation after it, and a model that is given the line break alone does not go on.
+
     Attributes:
-        prompt: code up to and including the docstring.
+        prompt: code up to and including the docstring, without the line break after it.
         solution: a right continuation.
         tests: asserts, run after the function in the same module.
     """
@@ -40,6 +43,12 @@ class FunctionTask:
     prompt: str
     solution: str
     tests: str
+
+    @classmethod
+    def of(cls, name: str, head: str, solution: str, tests: str) -> "FunctionTask":
+        """A task from a head and its continuation, split wherever they are."""
+        prompt = head.rstrip()
+        return cls(name, prompt, head[len(prompt) :] + solution, tests)
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ def _human_eval(values: dict[str, Any], name: str) -> FunctionTask:
     for field, code in (("canonical_solution", prompt + solution), ("test", tests)):
         if parse(code) is None:
             raise BadRow("does not parse as Python", field)
-    return FunctionTask(row_id(values, "task_id") or name, prompt, solution, tests)
+    return FunctionTask.of(row_id(values, "task_id") or name, prompt, solution, tests)
 
 
 def function_tasks(examples: Iterable[Example]) -> list[FunctionTask]:
@@ -109,7 +118,7 @@ def _completion(example: Example) -> FunctionTask | None:
     start = min([first.lineno, *(item.lineno for item in getattr(first, "decorator_list", ()))]) - 1
     head = "\n".join(lines[function.lineno - 1 : start])
     prompt = f'{head}\n{indent}"""{said}"""\n'
-    return FunctionTask(example.id, prompt, "\n".join(lines[start:]) + "\n", tests)
+    return FunctionTask.of(example.id, prompt, "\n".join(lines[start:]) + "\n", tests)
 
 
 def evaluate_functions(
