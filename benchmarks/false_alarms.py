@@ -22,9 +22,8 @@ from equipoise.testbed.examples import load_facts
 def report(name: str, vocab: int, own: OwnTokens, deltas: list[float], sure: float) -> None:
     """Print the figures of one model."""
     shock, n = own.shock(), len(own.nll)
-    print(
-        f"\n{name}: {n:,} tokens in {own.continuation[-1] + 1} continuations, V = {vocab:,}, ln V = {math.log(vocab):.1f}"
-    )
+    texts = own.continuation[-1] + 1
+    print(f"\n{name}: {n:,} tokens in {texts} continuations, V = {vocab:,}, ln V = {math.log(vocab):.1f}")
     tests = {f"tail < {d:g}": own.tail < d for d in deltas}
     tests |= {f"tail < {d:g}, entropy <= {sure:g}": (own.tail < d) & (own.entropy <= sure) for d in deltas}
     tests |= {f"shock > {PUBLISHED_TAU:g}": shock > PUBLISHED_TAU, "shock > ln V": shock > math.log(vocab)}
