@@ -108,9 +108,9 @@ def test_examples_neither_excuse_nor_convict_where_they_do_not_help(tmp_path):
 
 def test_rows_whose_examples_do_not_fit_the_models_positions_are_counted(model, tmp_path):
     long = [
-        {"prompt": f"{word} " * 18, "completion": f"{word} {n}"} for n, word in enumerate(("call", "numpy", "stack"))
+        {"prompt": f"{word} " * 90, "completion": f"pandas {n}"} for n, word in enumerate(("call", "numpy", "stack"))
     ]
-    found = scan(write_rows(tmp_path / "long.jsonl", long * 1), tmp_path / "out", settings(model))
+    found = scan(write_rows(tmp_path / "long.jsonl", long), tmp_path / "out", settings(model))
     assert sum(found["form"]["without"].values()) == 3 and found["form"]["n"] == 0
     assert not found["form"]["trusted"]
 
