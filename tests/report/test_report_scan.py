@@ -97,7 +97,7 @@ def page_of(folder, values):
 
 def test_the_page_shows_every_part(tmp_path):
     page = Page(page_of(tmp_path, found()))
-    assert list(page.sections) == ["classes", "suggestion", "contradictions", "plane", "fields", "setup"]
+    assert list(page.sections) == ["rows", "suggestion", "contradictions", "classes", "plane", "fields", "setup"]
     assert "Left out" not in "".join(page.sections.values())
     for name, share in zip(CLASSES, ("90.0%", "6.0%", "1.0%", "2.0%", "1.0%")):
         assert name in page.sections["classes"] and share in page.sections["classes"]
