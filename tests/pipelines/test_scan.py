@@ -22,7 +22,7 @@ from equipoise.pipelines.instruct_settings import InstructRecipe
 from equipoise.pipelines.scan import scan, scan_command
 from equipoise.pipelines.scan_advice import advise
 from equipoise.pipelines.scan_settings import ScanSettings
-from equipoise.records import Example
+from equipoise.records import Example, Message
 from equipoise.testbed.world import World
 
 FILES = {
@@ -77,18 +77,23 @@ def oracle(model, rows):
     return found
 
 
-def test_the_second_reading_is_that_of_the_row_after_its_examples(model, rows, tmp_path):
+def test_the_second_reading_is_that_of_the_row_after_its_examples(model, tmp_path):
     """Against the naive oracle, on rows rendered by hand with the examples that the scan names."""
+    words = ["call", "numpy", "stack", "user", "system", "pandas", "concat", "assistant", "for", "the"]
+    given = {w: Example(id=w, messages=[Message(role="user", content=f"{w} {w[::-1]}"),
+                                        Message(role="assistant", content=f"{n} is {w[:2]}{n * 7}")])
+             for n, w in enumerate(words)}  # fmt: skip
+    dumped = [{"id": e.id, "messages": [m.model_dump() for m in e.messages]} for e in given.values()]
+    rows = write_rows(tmp_path / "rows.jsonl", dumped)
     found = scan(rows, tmp_path / "out", settings(model))
     tokens, examples = (read_journal(tmp_path / "out" / f"{name}.jsonl").rows for name in ("tokens", "examples"))
-    given = {e.id: e for e in tiny_examples(12)}
     with_examples = []
     for summary in examples:
         shots = [given[name] for name in summary["read_after"]]
         assert 2 <= len(shots) <= 5 and summary["item"] not in summary["read_after"]
         turns = [m for shot in shots for m in shot.messages] + given[summary["item"]].messages
         with_examples.append(render(tiny_tokenizer(), Example(id="x", messages=turns)))
-    assert found["form"]["n"] == 12 and found["form"]["without"] == {}
+    assert found["form"]["n"] == 10 and found["form"]["without"] == {}
     for row, expected in zip(tokens, oracle(tiny_model(), with_examples)):
         assert row["nll_shown"] == pytest.approx([nll for nll, *_ in expected], abs=2e-5)
     off = scan(rows, tmp_path / "off", settings(model, form=False))
