@@ -52,7 +52,7 @@ def main() -> None:
         ]
         print(f"sure {sure:<5}", *(f"{score:.3f}" for score in scores))
 
-    print(f"\ndefaults, held-out facts ({held_out.sum()}); rows: truth, columns:", *CLASSES)
+    print(f"\ndefaults, held-out facts ({held_out.sum()}); rows: truth, columns:", *CLASSES[:4])
     true, found = truth[held_out], classify(nll[held_out], h[held_out], vocab)
     for name, c in TRUTH.items():
         counts = [int(((true == c) & (found == k)).sum()) for k in range(4)]

@@ -180,6 +180,9 @@ def scan(
 
     Example: equipoise scan train.jsonl --model Qwen/Qwen2.5-0.5B-Instruct --out scan limit=1000
     """
+    from equipoise.console import say
+
+    say(f"scanning {data} with {model}")  # before the imports, which take seconds
     from equipoise.pipelines.scan import scan_command
 
     scan_command(data, model, out, top, overrides or [])

@@ -22,6 +22,7 @@ from equipoise.pipelines.instruct_settings import InstructRecipe
 from equipoise.pipelines.scan import scan, scan_command
 from equipoise.pipelines.scan_advice import advise
 from equipoise.pipelines.scan_settings import ScanSettings
+from equipoise.records import Example, Message
 from equipoise.testbed.world import World
 
 FILES = {
@@ -74,6 +75,49 @@ def oracle(model, rows):
         )
     model.float()
     return found
+
+
+def test_the_second_reading_is_that_of_the_row_after_its_examples(model, tmp_path):
+    """Against the naive oracle, on rows rendered by hand with the examples that the scan names."""
+    words = ["call", "numpy", "stack", "user", "system", "pandas", "concat", "assistant", "for", "the"]
+    given = {w: Example(id=w, messages=[Message(role="user", content=f"{w} {w[::-1]}"),
+                                        Message(role="assistant", content=f"{n} is {w[:2]}{n * 7}")])
+             for n, w in enumerate(words)}  # fmt: skip
+    dumped = [{"id": e.id, "messages": [m.model_dump() for m in e.messages]} for e in given.values()]
+    rows = write_rows(tmp_path / "rows.jsonl", dumped)
+    found = scan(rows, tmp_path / "out", settings(model))
+    tokens, examples = (read_journal(tmp_path / "out" / f"{name}.jsonl").rows for name in ("tokens", "examples"))
+    with_examples = []
+    for summary in examples:
+        shots = [given[name] for name in summary["read_after"]]
+        assert 2 <= len(shots) <= 5 and summary["item"] not in summary["read_after"]
+        turns = [m for shot in shots for m in shot.messages] + given[summary["item"]].messages
+        with_examples.append(render(tiny_tokenizer(), Example(id="x", messages=turns)))
+    assert found["form"]["n"] == 10 and found["form"]["without"] == {}
+    for row, expected in zip(tokens, oracle(tiny_model(), with_examples)):
+        assert row["nll_shown"] == pytest.approx([nll for nll, *_ in expected], abs=2e-5)
+    off = scan(rows, tmp_path / "off", settings(model, form=False))
+    assert off["form"]["asked"] is False and off["conclusions"]["form"] == off["tokens"]["form"] == 0
+    assert all(row["nll_shown"] is None for row in read_journal(tmp_path / "off" / "tokens.jsonl").rows)
+
+
+def test_examples_neither_excuse_nor_convict_where_they_do_not_help(tmp_path):
+    """The testbed's model was never shown examples: with and without them every token has the same class."""
+    with_form = scan("testbed:api_change", tmp_path / "a", settings("testbed", limit=40))
+    without = scan("testbed:api_change", tmp_path / "b", settings("testbed", limit=40, form=False))
+    assert with_form["form"]["n"] and not with_form["form"]["trusted"]
+    assert with_form["tokens"] == without["tokens"] and with_form["conclusions"] == without["conclusions"]
+    assert with_form["conclusions"]["contradicted"] == 40
+    assert sum(with_form["old"].values()) == 40 and with_form["old"]["the outdated answer"] >= 36
+
+
+def test_rows_whose_examples_do_not_fit_the_models_positions_are_counted(model, tmp_path):
+    long = [
+        {"prompt": f"{word} " * 90, "completion": f"pandas {n}"} for n, word in enumerate(("call", "numpy", "stack"))
+    ]
+    found = scan(write_rows(tmp_path / "long.jsonl", long), tmp_path / "out", settings(model))
+    assert sum(found["form"]["without"].values()) == 3 and found["form"]["n"] == 0
+    assert not found["form"]["trusted"]
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma2", "granite", "phi", "gpt2"])
@@ -141,8 +185,11 @@ def test_the_reasons_follow_the_share_of_examples_in_conflict(with_conflict, tol
         "examples_with_conflict": with_conflict,
         "n_examples": 1000,
         "n_tokens": 5000,
-        "tokens": {"stable": 4000, "uncertain": 500, "conflict": 31, "unknown": 469},
+        "tokens": {"stable": 4000, "uncertain": 500, "conflict": 31, "unknown": 459, "form": 10},
+        "conclusions": {"known": 900, "form": 49, "contradicted": 31, "unknown": 20},
+        "old": None,
         "tau": tau if with_conflict else None,
+        "delta": None,
         "flagged_at_published_tau": 900,
     }
     advice = advise(found, "my rows.jsonl", ScanSettings())

@@ -13,7 +13,7 @@ from equipoise.errors import UserError
 from equipoise.report.build import build_report
 from equipoise.report.scan import COLOURS, WORDS, build_scan_report
 
-CLASSES = ("stable", "uncertain", "conflict", "unknown")
+CLASSES = ("stable", "uncertain", "conflict", "unknown", "form")
 
 
 def token(text, nll, h, kind, expected=None):
@@ -36,19 +36,37 @@ def found(**changes):
             token("", 1.0, 0.3, "uncertain"),
         ],
     }
-    counts = dict(zip(CLASSES, (900, 60, 10, 30)))
+    counts = dict(zip(CLASSES, (900, 60, 10, 20, 10)))
     return {
         "data": f"{HOSTILE}.jsonl",
         "sha256": "ab12",
         "model": "org/model",
         "vocabulary": 152_000,
-        "thresholds": {"sure": 0.1, "plausible": 0.1, "surprising_nll": 2.30259, "sure_h": 0.0083793},
+        "thresholds": {
+            "sure": 0.1,
+            "plausible": 0.1,
+            "decided": 0.3,
+            "rejected": 0.03,
+            "surprising_nll": 2.30259,
+            "sure_h": 0.0083793,
+        },
         "n_tokens": 1000,
         "n_examples": 50,
         "n_dropped": 2,
         "tokens": counts,
-        "examples": dict(zip(CLASSES, (20, 15, 9, 6))),
+        "examples": dict(zip(CLASSES, (20, 15, 9, 4, 2))),
         "examples_with_conflict": 9,
+        "conclusions": {"known": 30, "form": 7, "contradicted": 9, "unknown": 4},
+        "form": {
+            "asked": True,
+            "n": 48,
+            "first": 20.5,
+            "shown": 6.25,
+            "better": 0.9,
+            "trusted": True,
+            "without": {"too few other rows": 2},
+        },
+        "old": {"the outdated answer": 6, "neither": 2, "the new answer": 1},
         "mean_nll": 0.5,
         "mean_h": 0.05,
         "tau": {"tau": 330.0, "flagged": 11, "hits": 10, "precision": 10 / 11, "recall": 1.0},
@@ -58,7 +76,7 @@ def found(**changes):
             "cells": 48,
             "log10_h": [-5, 0],
             "log10_nll": [-4, 1.6],
-            "counts": dict(zip(CLASSES, ([[10, 12, 900]], [[36, 40, 60]], [[20, 45, 10]], []))),
+            "counts": dict(zip(CLASSES, ([[10, 12, 900]], [[36, 40, 60]], [[20, 45, 10]], [], []))),
         },
         "listed": [listed],
         "suggestion": {
@@ -79,9 +97,9 @@ def page_of(folder, values):
 
 def test_the_page_shows_every_part(tmp_path):
     page = Page(page_of(tmp_path, found()))
-    assert list(page.sections) == ["classes", "suggestion", "contradictions", "plane", "fields", "setup"]
+    assert list(page.sections) == ["rows", "suggestion", "contradictions", "classes", "plane", "fields", "setup"]
     assert "Left out" not in "".join(page.sections.values())
-    for name, share in zip(CLASSES, ("90.0%", "6.0%", "1.0%", "3.0%")):
+    for name, share in zip(CLASSES, ("90.0%", "6.0%", "1.0%", "2.0%", "1.0%")):
         assert name in page.sections["classes"] and share in page.sections["classes"]
     assert "Read the list." in page.sections["suggestion"]
     shown = page.sections["contradictions"]
@@ -90,6 +108,25 @@ def test_the_page_shows_every_part(tmp_path):
     assert "with a conflict" in page.sections["fields"] and page.count("svg") == 1
     tips = [attrs.get("title") or "" for tag, attrs in page.tags if tag == "span"]
     assert any("conflict; expected <b>mine</b>" in tip for tip in tips)
+
+
+def test_rows_and_what_the_examples_did_are_told(tmp_path):
+    shown = Page(page_of(tmp_path, found())).sections["rows"]
+    for text in (
+        "form only",
+        "14.0%",
+        "contradicted",
+        "18.0%",
+        "from 20.5 to 6.25 nats",
+        "2 rows without a second reading",
+    ):
+        assert text in shown
+    assert "the outdated answer in 6" in shown
+    kept = found()["form"]
+    untrusted = Page(page_of(tmp_path, found(form={**kept, "trusted": False}))).sections["rows"]
+    assert "could not be told apart" in untrusted and "form=false" not in untrusted
+    off = Page(page_of(tmp_path, found(form={**kept, "asked": False, "trusted": False}, old=None))).sections["rows"]
+    assert "form=false" in off and "outdated" not in off
 
 
 def test_what_the_data_says_is_never_markup_and_nothing_is_fetched(tmp_path):

@@ -15,8 +15,11 @@ from equipoise.signals.classes import (
     UNKNOWN,
     Thresholds,
     classify,
+    conclusion,
     contradiction,
     flagged_at,
+    reread,
+    separating_delta,
     separating_tau,
 )
 
@@ -85,3 +88,29 @@ def test_tau_lies_between_the_shocks_that_it_parts():
     assert 10.0 < found["tau"] < 9 / 0.002
     assert flagged_at(nll, h, found["tau"]) == found["flagged"] == found["hits"] == 2
     assert separating_tau([0.1], [0.001], [STABLE]) is None
+
+
+def test_what_was_stable_stays_so_and_without_a_second_reading_nothing_changes():
+    first = np.arange(4, dtype=np.int8)
+    missing = np.full(4, np.nan)
+    assert reread(first, missing, missing).tolist() == first.tolist()
+    assert [CLASSES[c] for c in reread(first, [9.0] * 4, [-0.01] * 4)] == ["stable", "conflict", "conflict", "conflict"]
+    assert [CLASSES[c] for c in reread(first, [0.1] * 4, [-0.1] * 4)] == ["stable", "uncertain", "form", "form"]
+    opened = reread(first[3:], [9.0], [-0.01], opens=0)
+    assert [CLASSES[c] for c in opened] == ["unknown"]
+
+
+def test_a_long_answer_has_unlikely_tokens_even_where_it_is_known():
+    classes = np.zeros(100, np.int8)
+    classes[7] = CLASSES.index("unknown")
+    nll = np.where(classes > 0, 4.0, 0.1)
+    assert conclusion(classes, nll) == "known" and conclusion(classes[:10], nll[:10]) == "unknown"
+    classes[7] = CLASSES.index("conflict")
+    assert conclusion(classes, np.where(classes > 0, 9.0, 0.1)) == "contradicted"
+    assert conclusion(classes * 0 + CLASSES.index("form"), nll) == "form"
+
+
+def test_delta_parts_the_conflicts_by_their_tail():
+    found = separating_delta([0.5, 1e-4, 0.3, 1e-5], [0, 2, 3, 2])
+    assert found["precision"] == found["recall"] == 1 and 1e-4 < found["delta"] < 0.3
+    assert separating_delta([0.5], [0]) is None

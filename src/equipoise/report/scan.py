@@ -16,16 +16,29 @@ from equipoise.report.svg import INK, MUTED, Panel, panel, plain_log
 
 SCAN = "scan.json"
 # Colours that differ in lightness too, for those who do not see all hues.
-COLOURS = {"stable": "#56B4E9", "uncertain": "#0072B2", "conflict": "#D55E00", "unknown": "#7F7F7F"}
+COLOURS = {
+    "stable": "#56B4E9",
+    "uncertain": "#0072B2",
+    "conflict": "#D55E00",
+    "unknown": "#7F7F7F",
+    "form": "#009E73",
+}
 WORDS = {
     "stable": "sure of it, and right",
     "uncertain": "not sure, but it is among what was expected",
     "conflict": "sure of something else",
     "unknown": "not sure, and it was not expected",
+    "form": "not expecting it as it is asked, but does once other rows have shown the form",
+}
+ROWS = {
+    "known": ("stable", "expects it as it is asked"),
+    "form": ("form", "expects it once other rows have shown the form of the answers"),
+    "contradicted": ("conflict", "says something else, in this form too"),
+    "unknown": ("unknown", "does not expect it, and is not decided for anything else"),
 }
 SUMMARY = (
     *("data", "sha256", "model", "vocabulary", "thresholds", "n_tokens", "n_examples", "n_dropped", "tau"),
-    *("examples_with_conflict", "mean_nll"),
+    *("examples_with_conflict", "mean_nll", "conclusions", "form", "old"),
 )
 LONGEST_PROMPT = 600
 
@@ -54,6 +67,8 @@ def render(folder: Path) -> str:
         summary=part(run, SCAN, lambda: {name: found[name] for name in SUMMARY}),
         words=WORDS,
         colours=COLOURS,
+        rows=part(run, SCAN, lambda: conclusions(found)),
+        preferred=mapping(found.get("old")),
         shares=part(run, SCAN, lambda: shares(found)),
         advice=part(run, SCAN, lambda: dict(found["suggestion"])),
         plane=part(run, SCAN, lambda: plane(found)),
@@ -64,7 +79,7 @@ def render(folder: Path) -> str:
 
 
 def shares(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The classes with their tokens, shares, and examples."""
+    """The classes with their tokens and shares."""
     return [
         {
             "name": name,
@@ -72,9 +87,22 @@ def shares(found: Mapping[str, Any]) -> list[dict[str, Any]]:
             "colour": COLOURS[name],
             "tokens": found["tokens"][name],
             "share": found["tokens"][name] / found["n_tokens"],
-            "examples": found["examples"][name],
         }
         for name, words in WORDS.items()
+    ]
+
+
+def conclusions(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the rows are to the model, with their number and share."""
+    return [
+        {
+            "name": name,
+            "words": words,
+            "colour": COLOURS[like],
+            "rows": found["conclusions"][name],
+            "share": found["conclusions"][name] / found["n_examples"],
+        }
+        for name, (like, words) in ROWS.items()
     ]
 
 
