@@ -45,8 +45,12 @@ def split(prompt: str, answer: str) -> tuple[str, str]:
 
 def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
     """Token ids that training and generation see before an answer, with BOS where the tokenizer adds one."""
-    context = split(prompt, "")[0]
-    return first_ids(tokenizer) + encode(tokenizer, context, [Span(0, len(context), False)])[0]
+    return text_ids(tokenizer, split(prompt, "")[0])
+
+
+def text_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a whole text, with BOS where the tokenizer adds one; control tokens in it stay plain text."""
+    return first_ids(tokenizer) + encode(tokenizer, text, [Span(0, len(text), False)])[0]
 
 
 def answer_ids(tokenizer: Any, prompt: str, answer: str) -> list[int]:
