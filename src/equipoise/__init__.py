@@ -12,6 +12,7 @@ _EXPORTS = {
     "Weighting": "equipoise.objectives.weighting",
     "fused_linear_loss": "equipoise.objectives.fused_head",
     "TokenLoss": "equipoise.objectives.fused_head",
+    "evaluate_knowledge": "equipoise.evaluation.asking",
     "compare": "equipoise.metrics.statistics",
     "equivalence": "equipoise.metrics.statistics",
     "calibration_error": "equipoise.metrics.calibration",

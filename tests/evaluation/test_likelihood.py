@@ -10,10 +10,18 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from equipoise.data.formatting import answer_parts, render_prompt
 from equipoise.evaluation.knowledge import Item, Task
-from equipoise.evaluation.likelihood import Continuations, LikelihoodReader, choices, preferences, preferences_stack
+from equipoise.evaluation.likelihood import (
+    Continuations,
+    LikelihoodReader,
+    choices,
+    distractors,
+    preferences,
+    preferences_stack,
+)
 from equipoise.models.loading import Loaded
 from equipoise.models.lora_stack import LoraStack, parameters_of, slots
 from equipoise.models.prefixes import Tree, shares_prefixes
+from equipoise.models.quiet import quiet
 from equipoise.records import Message
 
 TOKENIZER = tiny_tokenizer()
@@ -115,7 +123,8 @@ def test_both_answers_are_scored_after_the_prompt_of_their_form():
 
 
 def test_an_adapter_counts_and_a_stack_gives_what_each_of_its_runs_gives():
-    adapted = get_peft_model(tiny_model(), LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    with quiet():
+        adapted = get_peft_model(tiny_model(), LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
     row = parameters_of(slots(adapted))
     runs = torch.stack([row, torch.randn(row.shape, generator=torch.manual_seed(1))])
     chosen = choices(TOKENIZER, TASKS)
@@ -126,3 +135,27 @@ def test_an_adapter_counts_and_a_stack_gives_what_each_of_its_runs_gives():
     own = oracle(stack.model_of(1).get_base_model(), chosen.continuations)
     assert [[r.logp_new, r.logp_old] for r in second] == [pytest.approx(pair, abs=1e-4) for pair in own]
     assert {(r.method, r.seed) for r in second} == {("b", 1)}
+
+
+def test_a_distractor_is_the_models_own_answer_or_another_of_its_kind():
+    items = [
+        item("a", "1", " np.mean(x)", form="text"),
+        item("b", "2", " np.median(x)", form="text"),
+        item("c", "3", " len(data)", form="text"),
+        item("d", "4", " np.std(x)", " np.sd(x)", form="text"),
+        item("e", "5", "Paris"),
+        item("f", "6", "the capital of all"),
+        item("g", "7", "Paris"),
+    ]
+    found = distractors(items)
+    assert found == {
+        "a": " np.std(x)",
+        "b": " np.mean(x)",
+        "c": " np.std(x)",
+        "e": "the capital of all",
+        "f": "Paris",
+        "g": "the capital of all",
+    }
+    own = distractors(items, {"a": "np.average(x)\n", "b": " np.median(x)", "e": "Lyon", "f": " "})
+    assert (own["a"], own["b"], own["e"], own["f"]) == (" np.average(x)", found["b"], "Lyon", found["f"])
+    assert distractors(items[:1]) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import torch
 
 from equipoise.data.formatting import answer_parts
-from equipoise.evaluation.knowledge import Item, Task
+from equipoise.evaluation.knowledge import Item, Task, scorer_for
 from equipoise.evaluation.tokens import BATCH_TOKENS, TokenReader
+from equipoise.metrics.text import plain
 from equipoise.models.head import gathered, output_head
 from equipoise.models.loading import Loaded
 from equipoise.models.lora_stack import LoraStack
@@ -115,7 +117,7 @@ class _Row:
         places, labels = [*range(prompt - 1, end - 1)], tree.trunk[prompt:]
         common, parts, start = [*range(len(labels))], [], end
         for branch in tree.branches:
-            parts.append(common + [*range(len(labels), len(labels) + len(branch))])
+            parts.append([*common, *range(len(labels), len(labels) + len(branch))])
             places += [end - 1, *range(start, start + len(branch) - 1)][: len(branch)]
             labels = labels + branch
             start += len(branch)
@@ -127,13 +129,51 @@ class _Row:
 
 
 def _batches(rows: Sequence[_Row], tokens: int) -> list[list[_Row]]:
-    """Rows by length, longest first, in batches within the bound."""
+    """Rows by length, longest first, in batches within the bound.
+
+    Rows with branches go by themselves: one that is too long for a sliding window must not be under their mask.
+    """
     out: list[list[_Row]] = []
-    for row in sorted(rows, key=lambda row: -len(row.tree)):
-        if not out or len(out[-1][0].tree) * (len(out[-1]) + 1) > tokens:
+    for row in sorted(rows, key=lambda row: (len(row.answers) > 1, -len(row.tree))):
+        first = out[-1][0] if out else None
+        full = first is None or len(first.tree) * (len(out[-1]) + 1) > tokens
+        if full or (len(first.answers) > 1) != (len(row.answers) > 1):
             out.append([])
         out[-1].append(row)
     return out
+
+
+def distractors(items: Sequence[Item], answers: Mapping[str, str] | None = None) -> dict[str, str]:
+    """A wrong answer, by id, for each item that has no old one, as far as there is any.
+
+    It is the model's own where `answers` (greedy ones, of the untrained model) has one that differs, else another
+    item's right answer of the same kind: if there are such, one that begins with the same name (`np`), then the one
+    nearest in length.
+    """
+    kinds = [(scorer_for(item.gold.strip()), item.form) for item in items]
+    found = {}
+    for item, kind in zip(items, kinds):
+        if item.old is not None or item.id in found:
+            continue
+        right = {plain(answer) for answer in (item.gold, *item.accepted)}
+        own = (answers or {}).get(item.id, "")
+        lead = item.gold[: len(item.gold) - len(item.gold.lstrip())]
+        if own.strip() and plain(own) not in right:
+            found[item.id] = lead + own.strip()
+            continue
+        others = {other.gold.strip() for other, k in zip(items, kinds) if k == kind and plain(other.gold) not in right}
+        if others:
+            nearest = min(others, key=lambda text: (_name(text) != _name(item.gold), _apart(text, item.gold), text))
+            found[item.id] = lead + nearest
+    return found
+
+
+def _name(answer: str) -> str:
+    return re.split(r"\W", answer.strip(), maxsplit=1)[0]
+
+
+def _apart(one: str, other: str) -> int:
+    return abs(len(one.strip()) - len(other.strip()))
 
 
 @dataclass(frozen=True)
