@@ -120,12 +120,6 @@ def test_where_an_answer_ends(gold, output, answer):
     assert text_form.has_ended(output, gold) == (answer != output)
 
 
-def test_every_token_that_ends_a_line_is_found():
-    ends = text_form.line_end_ids(TOKENIZER)
-    assert TOKENIZER("\n")["input_ids"][0] in ends
-    assert all("\n" in TOKENIZER.decode([token]) for token in ends)
-
-
 def test_rows_of_a_file_say_their_form(tmp_path):
     rows = [
         {"id": "a", "prompt": "x =", "completion": " 1", "form": "text", "rephrasings": ["y ="]},

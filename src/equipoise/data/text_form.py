@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from equipoise.data.encoding import Span, encode
 from equipoise.errors import UserError
@@ -120,18 +119,3 @@ def cut(output: str, gold: str) -> str:
 def has_ended(output: str, gold: str) -> bool:
     """Whether `cut` needs no more of the output: its line is complete, or the block that it began has been left."""
     return ("\n" in output.lstrip()) if is_line(gold) else cut(output, gold) != output.rstrip()
-
-
-_line_ends: WeakKeyDictionary[Any, list[int]] = WeakKeyDictionary()
-
-
-def line_end_ids(tokenizer: Any) -> list[int]:
-    """Tokens whose text holds a line break, to stop the generation of a single-line answer at.
-
-    The token that ended such an answer may begin with its last character (`)` and a line break are one token of many
-    vocabularies), so it belongs to the text that `cut` is given.
-    """
-    if tokenizer not in _line_ends:
-        texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
-        _line_ends[tokenizer] = [token for token, text in enumerate(texts) if "\n" in text]
-    return _line_ends[tokenizer]

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from equipoise.data import text_form
-from equipoise.data.formatting import render_prompt
 from equipoise.data.jsonl import BadRow
 from equipoise.data.rows import parse_row
 from equipoise.errors import UserError
-from equipoise.evaluation.knowledge import Item, Task, score, scorer_for
+from equipoise.evaluation.knowledge import Task, evaluate, item_of
 from equipoise.evaluation.likelihood import choices, distractors, preferences
+from equipoise.evaluation.settings import ScoringSettings
 from equipoise.metrics.proportions import clopper_pearson
-from equipoise.models.generation import generate
 from equipoise.models.loading import Loaded, load_model, load_tokenizer
 from equipoise.models.settings import ModelSettings
-from equipoise.records import Example, Form, Message, Preference
+from equipoise.records import Example, Form, Prediction, Preference
 
 COLUMNS = ("id", "phrasing", "logp_new", "logp_old", "margin", "output", "exact", "call")
 
@@ -92,49 +91,14 @@ def evaluate_knowledge(
     examples = [_example(row, n, form) for n, row in enumerate(rows)]
     if len({example.id for example in examples}) < len(examples):
         raise UserError("two rows have one id", fix="give each row an id of its own")
-    items = [item for example in examples for item in items_of(example)]
-    first = [item for item in items if item.phrasing == 0]
-    chosen = choices(loaded.tokenizer, [Task("knowledge", tuple(items))], distractors(first))
+    items = [item_of(row, n) for row in examples for n in range(1 + len(row.rephrasings))]
+    first, task = [item for item in items if item.phrasing == 0], Task("knowledge", tuple(items))
+    chosen = choices(loaded.tokenizer, [task], distractors(first))
     found = preferences(loaded, chosen, method="", seed=0, batch_tokens=batch_tokens)
     compared = {(row.item, row.phrasing): row for row in found}
-    outputs = answers_to(loaded, items, max_new_tokens=max_new_tokens, batch_tokens=batch_tokens)
-    return Scores([_row(item, compared.get((item.id, item.phrasing)), said) for item, said in zip(items, outputs)])
-
-
-def answers_to(loaded: Loaded, items: Sequence[Item], *, max_new_tokens: int, batch_tokens: int) -> list[str]:
-    """Greedy answers to items, in order; one in text form is cut where it ends."""
-    outputs: dict[int, str] = {}
-    for form, line in ((form, line) for form in ("chat", "text") for line in (False, True)):
-        numbers = [
-            n
-            for n, it in enumerate(items)
-            if (it.form, it.form == "text" and text_form.is_line(it.gold)) == (form, line)
-        ]
-        if not numbers:
-            continue
-        answers = generate(
-            loaded.model,
-            loaded.tokenizer,
-            [render_prompt(loaded.tokenizer, items[n].conversation, form=items[n].form) for n in numbers],
-            max_new_tokens=max_new_tokens,
-            batch_tokens=batch_tokens,
-            stop_on=text_form.line_end_ids(loaded.tokenizer) if line else (),
-        )
-        for n, answer in zip(numbers, answers):
-            # the token that ended a line may begin with the answer's last character
-            ids = [*answer.ids, *([answer.stop] if line and answer.stop is not None else [])]
-            text = loaded.tokenizer.decode(ids, skip_special_tokens=True)
-            outputs[n] = text_form.cut(text, items[n].gold) if form == "text" else text
-    return [outputs[n] for n in range(len(items))]
-
-
-def items_of(row: Example) -> list[Item]:
-    """What a row asks, in its trained phrasing and in each of the others."""
-    before, accepted = row.messages[:-2], tuple(row.meta.get("accepted", ()))
-    return [
-        Item(row.id, (*before, Message(role="user", content=text)), row.completion, row.old, n, row.form, accepted)
-        for n, text in enumerate((row.prompt, *row.rephrasings))
-    ]
+    how = ScoringSettings(answers="stated", max_new_tokens=max_new_tokens, batch_tokens=batch_tokens)
+    answers = evaluate(loaded, [task], method="", seed=0, how=how)
+    return Scores([_row(answer, compared.get((answer.item, answer.phrasing))) for answer in answers])
 
 
 def _example(row: Mapping[str, Any] | Example, number: int, form: Form) -> Example:
@@ -156,29 +120,17 @@ def _example(row: Mapping[str, Any] | Example, number: int, form: Form) -> Examp
     )
 
 
-def _row(item: Item, compared: Preference | None, output: str) -> dict[str, Any]:
-    exact, call = graded(output, item)
+def _row(answer: Prediction, compared: Preference | None) -> dict[str, Any]:
     return {
-        "id": item.id,
-        "phrasing": item.phrasing,
+        "id": answer.item,
+        "phrasing": answer.phrasing,
         "logp_new": None if compared is None else compared.logp_new,
         "logp_old": None if compared is None else compared.logp_old,
         "margin": None if compared is None else compared.margin,
-        "output": output,
-        "exact": exact,
-        "call": call,
+        "output": text_form.cut(answer.output, answer.gold) if answer.form == "text" else answer.output,
+        "exact": answer.exact,
+        "call": answer.call,
     }
-
-
-def graded(output: str, item: Item) -> tuple[float | None, float | None]:
-    """The scores `exact` and `call` of an answer; a body of several lines is graded with its prompt before it."""
-    before = ""
-    if item.form == "text" and not text_form.is_line(item.gold):
-        before = text_form.split(item.conversation[-1].content, "")[0]
-    whole = [before + text if before else text.strip() for text in (item.gold, *item.accepted)]
-    old = None if item.old is None else item.old.strip()
-    exact = score(before + output, replace(item, gold=whole[0], old=old, accepted=tuple(whole[1:])))
-    return exact, exact if scorer_for(whole[0]) == "call" else None
 
 
 def _loaded(model: Any, tokenizer: Any) -> Loaded:

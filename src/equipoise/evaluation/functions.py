@@ -8,8 +8,8 @@ from typing import Any
 
 from equipoise.data.gathering import Dropped, Gathered, Ids, open_rows
 from equipoise.data.jsonl import BadRow, shown
-from equipoise.data.text_form import text_ids
 from equipoise.data.rows import required, row_id
+from equipoise.data.text_form import text_ids
 from equipoise.metrics.completions import function_body, function_end
 from equipoise.metrics.sandbox import run_unit_tests
 from equipoise.metrics.syntax import parse

@@ -8,8 +8,8 @@ from typing import Any
 from equipoise.data.formatting import IGNORE, Rendered, Unusable, render, supervise
 from equipoise.data.gathering import Dropped, Gathered, Ids, Rows, open_rows
 from equipoise.data.jsonl import BadRow, shown
-from equipoise.data.text_form import text_ids
 from equipoise.data.rows import optional, required, row_id
+from equipoise.data.text_form import text_ids
 from equipoise.errors import UserError
 from equipoise.records import Example, HeldOutText, Message
 

@@ -17,7 +17,7 @@ from equipoise.models.loading import Loaded
 from equipoise.models.lora_stack import LoraStack
 from equipoise.models.stack_generation import generate_stacked
 from equipoise.models.text_stop import StopWhen
-from equipoise.records import Form, Message, Prediction, Result
+from equipoise.records import Example, Form, Message, Prediction, Result
 
 FENCE = "```"
 KINDS: dict[str, Kind] = {"call": "call", "function": "function", "exact": "text"}
@@ -47,6 +47,23 @@ class Item:
     def question(self) -> str:
         """The text of the question, or the text to continue."""
         return self.conversation[-1].content
+
+
+def item_of(row: Example, phrasing: int = 0) -> Item:
+    """Return what a row asks in one of its phrasings: 0 is its own, the others are its rephrasings."""
+    conversation = list(row.messages[:-1])
+    if phrasing:
+        conversation[-1] = Message(role="user", content=row.rephrasings[phrasing - 1])
+    return Item(
+        id=row.id,
+        conversation=tuple(conversation),
+        gold=row.completion,
+        old=row.old,
+        phrasing=phrasing,
+        form=row.form,
+        accepted=tuple(row.meta.get("accepted", ())),
+        unit_tests=row.meta.get("unit_tests", ""),
+    )
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from equipoise.data.loading import check_disjoint, check_form, load_examples
 from equipoise.evaluation.functions import FunctionTask, load_functions
 from equipoise.evaluation.held_out import load_texts
-from equipoise.evaluation.knowledge import Item, Task
+from equipoise.evaluation.knowledge import Task, item_of
 from equipoise.pipelines.settings import ArmSettings, DataSettings, KnowledgeUpdateRecipe, ProtocolRecipe
-from equipoise.records import Example, HeldOutText, Message
+from equipoise.records import Example, HeldOutText
 from equipoise.testbed.examples import TESTBED, load_facts
 from equipoise.training.settings import TrainSettings
 
@@ -92,7 +92,9 @@ def _set_apart(data: KnowledgeData, rehearse: bool | str) -> KnowledgeData:
 def tasks(data: KnowledgeData) -> list[Task]:
     """List the questions: is it corrected, does that generalise, did related facts stay, did skills stay."""
     held_out = [
-        item_of(row, i) for row in data.updates for i in range(trained_phrasings(row, data.phrasings), _phrasings(row))
+        item_of(row, i)
+        for row in data.updates
+        for i in range(trained_phrasings(row, data.phrasings), 1 + len(row.rephrasings))
     ]
     return [
         Task("correction", tuple(item_of(row) for row in data.updates)),
@@ -102,34 +104,9 @@ def tasks(data: KnowledgeData) -> list[Task]:
     ]
 
 
-def _phrasings(row: Example) -> int:
-    return 1 + len(row.rephrasings)
-
-
 def trained_phrasings(row: Example, wanted: int) -> int:
     """Return how many phrasings of a row are trained on: at most `wanted`, and one at least is held out if it can."""
-    return max(min(wanted, _phrasings(row) - 1), 1)
-
-
-def _asked(row: Example, phrasing: int) -> list[Message]:
-    """Return the conversation up to the question in one of its phrasings; 0 is the row's own."""
-    conversation = list(row.messages[:-1])
-    if phrasing:
-        conversation[-1] = Message(role="user", content=row.rephrasings[phrasing - 1])
-    return conversation
-
-
-def item_of(row: Example, phrasing: int = 0) -> Item:
-    return Item(
-        id=row.id,
-        conversation=tuple(_asked(row, phrasing)),
-        form=row.form,
-        gold=row.completion,
-        old=row.old,
-        phrasing=phrasing,
-        accepted=tuple(row.meta.get("accepted", ())),
-        unit_tests=row.meta.get("unit_tests", ""),
-    )
+    return max(min(wanted, len(row.rephrasings)), 1)
 
 
 def rehearses(recipe: KnowledgeUpdateRecipe, arm: ArmSettings | None) -> bool:
@@ -151,7 +128,7 @@ def training_rows(recipe: KnowledgeUpdateRecipe, data: KnowledgeData, arm: ArmSe
     for row in data.updates:
         rows.append(row)
         for i in range(1, trained_phrasings(row, data.phrasings)):
-            messages = [*_asked(row, i), row.messages[-1]]
+            messages = [*item_of(row, i).conversation, row.messages[-1]]
             rows.append(row.model_copy(update={"id": f"{row.id}~{i}", "messages": messages}))
     return rows + (data.rehearsed if rehearses(recipe, arm) else [])
 

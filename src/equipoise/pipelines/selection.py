@@ -17,6 +17,8 @@ from equipoise.errors import UserError
 from equipoise.journal import write_json
 from equipoise.records import Example
 
+FILE = "selection.json"  # in a run directory
+
 
 class SelectSettings(Section):
     """Which updates are taken: those whose old answer the untrained model finds more likely by a factor.
@@ -83,8 +85,7 @@ def select(
     Raises:
         UserError: a row has no old answer, or the model prefers none of them.
     """
-    from equipoise.evaluation.asking import items_of
-    from equipoise.evaluation.knowledge import Task
+    from equipoise.evaluation.knowledge import Task, item_of
     from equipoise.evaluation.likelihood import choices, preferences
 
     if without := [row.id for row in rows if row.old is None]:
@@ -94,7 +95,7 @@ def select(
             where="data.select.prefers_old",
             fix="give these rows an `old`, or remove data.select",
         )
-    chosen = choices(loaded.tokenizer, [Task("select", tuple(items_of(row)[0] for row in rows))])
+    chosen = choices(loaded.tokenizer, [Task("select", tuple(item_of(row) for row in rows))])
     read = preferences(loaded, chosen, method="untrained", seed=0, batch_tokens=batch_tokens, on_batch=on_batch)
     margins = {row.item: row.margin for row in read}
     return draw(margins, settings, limit)

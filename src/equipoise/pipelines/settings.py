@@ -8,6 +8,7 @@ from equipoise.config import Section
 from equipoise.disk import fits_a_folder
 from equipoise.evaluation.settings import ScoringSettings
 from equipoise.models.settings import ModelSettings
+from equipoise.pipelines.selection import SelectSettings
 from equipoise.training.settings import ObjectiveSettings, TrainSettings
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -35,6 +36,7 @@ class DataSettings(Section):
     skills: str | None = "testbed:function"  # unrelated abilities that must survive
     ask: Literal["chat", "code", "both"] = "chat"
     limit: int | None = Field(default=None, ge=1)  # the first so many updates
+    select: SelectSettings | None = None  # updates that the untrained model contradicts
     keep_limit: int | None = Field(default=None, ge=1)  # the first so many rows to keep
     train_phrasings: int = Field(default=1, ge=1)  # of each update; one is held out if it has several
     rehearse: bool | Literal["half"] = False
