@@ -37,7 +37,7 @@ def test_rows_to_keep_are_trained_only_when_rehearsed_and_never_overlap(tmp_path
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     own = {"updates": str(tmp_path / "updates.jsonl"), "keep": str(tmp_path / "keep.jsonl"), "skills": None}
     data = load_data(DataSettings(**own))
-    plain = KnowledgeUpdateRecipe(data=DataSettings(**own), training=TrainSettings(epochs=2, batch_size=2))
+    plain = KnowledgeUpdateRecipe(data=DataSettings(**own), training=KnowledgeTrainSettings(epochs=2, batch_size=2))
     rehearsing = plain.model_copy(update={"data": DataSettings(**own, rehearse=True)})
     assert [row.completion for row in training_rows(plain, data)] == ["A", "B", "C"]
     assert [row.completion for row in training_rows(rehearsing, data)] == ["A", "B", "C", "D", "E"]
