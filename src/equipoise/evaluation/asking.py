@@ -105,7 +105,7 @@ def _example(row: Mapping[str, Any] | Example, number: int, form: Form) -> Examp
     if isinstance(row, Example):
         return row
     try:
-        draft = parse_row({"form": form, **row})
+        draft = parse_row({**row, "form": row.get("form") or form})
     except BadRow as bad:
         raise UserError(
             f"row {number + 1} cannot be used: {bad}", where=bad.field, docs="docs/your-data.md#format"
@@ -137,13 +137,13 @@ def _loaded(model: Any, tokenizer: Any) -> Loaded:
     if isinstance(model, str) or hasattr(model, "__fspath__"):
         loaded = load_model(ModelSettings(path=str(model)))
         return loaded if tokenizer is None else Loaded(loaded.model, tokenizer, loaded.name)
-    name = getattr(model.config, "_name_or_path", "") or type(model).__name__
+    source = getattr(model.config, "_name_or_path", "")
     if tokenizer is None:
+        fix = "give it: evaluate_knowledge(model, rows, tokenizer)"
+        if not source:
+            raise UserError(f"this {type(model).__name__} was not loaded from a place that has its tokenizer", fix=fix)
         try:
-            tokenizer = load_tokenizer(ModelSettings(path=name))
+            tokenizer = load_tokenizer(ModelSettings(path=source))
         except UserError as error:
-            raise UserError(
-                f"the tokenizer of this {type(model).__name__} cannot be found: {error}",
-                fix="give it: evaluate_knowledge(model, rows, tokenizer)",
-            ) from error
-    return Loaded(model, tokenizer, name)
+            raise UserError(f"the tokenizer of {source} cannot be loaded: {error}", fix=fix) from error
+    return Loaded(model, tokenizer, source or type(model).__name__)

@@ -135,9 +135,9 @@ def _batches(rows: Sequence[_Row], tokens: int) -> list[list[_Row]]:
     """
     out: list[list[_Row]] = []
     for row in sorted(rows, key=lambda row: (len(row.answers) > 1, -len(row.tree))):
-        first = out[-1][0] if out else None
-        full = first is None or len(first.tree) * (len(out[-1]) + 1) > tokens
-        if full or (len(first.answers) > 1) != (len(row.answers) > 1):
+        first = out[-1][0] if out else row
+        mixed = (len(first.answers) > 1) != (len(row.answers) > 1)
+        if not out or mixed or len(first.tree) * (len(out[-1]) + 1) > tokens:
             out.append([])
         out[-1].append(row)
     return out
