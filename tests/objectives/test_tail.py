@@ -18,7 +18,8 @@ def tails_by_sorting(z, labels):
     """Walk the tokens from the least likely up, until the last that ties with the label."""
     found = []
     for row, label in zip(z.double().tolist(), labels.tolist()):
-        p = [math.exp(score - max(row)) for score in row]
+        highest = max(row)
+        p = [math.exp(score - highest) for score in row]
         order = sorted(range(len(row)), key=lambda j: row[j])
         mass = math.fsum(p[j] for j in order if row[j] <= row[label])
         found.append(mass / math.fsum(p))
