@@ -18,7 +18,8 @@ def tails_by_sorting(z, labels):
     """Walk the tokens from the least likely up, until the last that ties with the label."""
     found = []
     for row, label in zip(z.double().tolist(), labels.tolist()):
-        p = [math.exp(score - max(row)) for score in row]
+        highest = max(row)
+        p = [math.exp(score - highest) for score in row]
         order = sorted(range(len(row)), key=lambda j: row[j])
         mass = math.fsum(p[j] for j in order if row[j] <= row[label])
         found.append(mass / math.fsum(p))
@@ -74,14 +75,14 @@ def test_of_the_likeliest_token_it_is_one_and_it_is_never_below_the_probability(
 @pytest.mark.parametrize(("vocab", "spread"), [(5, 1.0), (100, 3.0), (5000, 0.5), (5000, 6.0)])
 def test_of_a_models_own_tokens_at_most_delta_lie_below_delta(vocab, spread):
     g = torch.Generator().manual_seed(vocab)
-    z = spread * torch.randn(40, vocab, generator=g)
-    drawn = torch.multinomial(z.softmax(-1), 500, replacement=True, generator=g)  # [40, 500]
-    tail = of_logits(z.repeat_interleave(500, 0), drawn.reshape(-1))
+    hidden, head = torch.randn(10, 8, generator=g), spread / 8**0.5 * torch.randn(vocab, 8, generator=g)
+    drawn = torch.multinomial((hidden @ head.T).softmax(-1), 500, replacement=True, generator=g)  # [10, 500]
+    tail = token_statistics(hidden.repeat_interleave(500, 0), head, drawn.reshape(-1), tail=True).tail
     for delta in (0.01, 0.05, 0.2, 0.5):
         flagged = (tail <= delta).double().mean().item()
         assert flagged <= delta + 4 * math.sqrt(delta * (1 - delta) / tail.numel())
-    if spread < 1:  # with many tokens of little probability each the bound is met
-        assert (tail <= 0.05).double().mean().item() > 0.04
+    if vocab == 5000:  # with many tokens of little probability each the bound is met
+        assert (tail <= 0.05).double().mean().item() > 0.035
 
 
 def test_tokens_that_cannot_occur_change_neither_it_nor_what_is_flagged():

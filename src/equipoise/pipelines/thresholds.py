@@ -47,8 +47,8 @@ def read(folder: Path) -> dict[float, float]:
 
 def with_taus(arms: Mapping[str, Arm], taus: Mapping[float, float]) -> dict[str, Arm]:
     """Return the arms with a number for every `tau: auto` whose rate is among `taus`."""
-    rates = {name: arm.false_alarm for name, arm in arms.items()}
-    return {name: arm.with_tau(taus[rate]) if (rate := rates[name]) in taus else arm for name, arm in arms.items()}
+    found = {name: None if arm.false_alarm is None else taus.get(arm.false_alarm) for name, arm in arms.items()}
+    return {name: arm if (tau := found[name]) is None else arm.with_tau(tau) for name, arm in arms.items()}
 
 
 def sentence(found: AutoTau) -> str:
