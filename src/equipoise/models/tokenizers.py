@@ -11,7 +11,7 @@ from equipoise.models.files import read_json
 from equipoise.models.tables import grow
 
 _PADS = ("<|pad|>", "<pad>", "[PAD]", "<PAD>", "<|padding|>", "<|finetune_right_pad_id|>", "<|vision_pad|>")
-_PROBE = "The user's  call: np.stack(x_1, 42)\n\tIt isn't É"
+PROBE = "The user's  call: np.stack(x_1, 42)\n\tIt isn't É"
 _SPARE = ("<|endoftext|>", "<|reserved_special_token_0|>", "<unk>", "<|unk|>", "[UNK]", "<unused0>")
 
 
@@ -48,8 +48,8 @@ def load(source: str, *, local: bool, **options: Any) -> Any:
         return tokenizer
     from tokenizers import Tokenizer
 
-    if Tokenizer.from_file(str(stored)).encode(_PROBE, add_special_tokens=False).ids == tokenizer.encode(
-        _PROBE, add_special_tokens=False
+    if Tokenizer.from_file(str(stored)).encode(PROBE, add_special_tokens=False).ids == tokenizer.encode(
+        PROBE, add_special_tokens=False
     ):
         return tokenizer
     return PreTrainedTokenizerFast.from_pretrained(source, **options)

@@ -51,6 +51,7 @@ class Stepping(Stoppable, Durable):
 
     def __init__(self: Any, *args: Any, hooks: StepHooks, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        keep_small_updates(self.model)
         # The parent counts what a step's loss is divided by only for models whose forward takes loss arguments
         self.model_accepts_loss_kwargs = True
         self.hooks = hooks
