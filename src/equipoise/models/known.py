@@ -136,4 +136,3 @@ def licence(path: str) -> str | None:
     if path in KNOWN:
         return KNOWN[path].licence
     return gguf.licence(Path(path).expanduser()) if gguf.is_gguf(path) else None
-

@@ -13,9 +13,9 @@ HALF = (torch.bfloat16, torch.float16)
 def keep_small_updates(model: Any) -> None:
     """Let every LoRA layer on a plain 16-bit linear layer compute as `DeltaFirst`, in place."""
     for module in model.modules():
-        if type(module) is LoraLinear and type(module.get_base_layer()) is torch.nn.Linear:
-            if module.get_base_layer().weight.dtype in HALF:
-                module.__class__ = DeltaFirst
+        base = module.get_base_layer() if type(module) is LoraLinear else None
+        if type(base) is torch.nn.Linear and base.weight.dtype in HALF:
+            module.__class__ = DeltaFirst
 
 
 def fits(base: Any, x: torch.Tensor) -> bool:

@@ -70,8 +70,8 @@ class CommonSettings(Section):
 
     `lora: null` trains all weights, which are kept in float32. `precision: auto` is bf16 on a GPU that has it, fp16 on
     one that does not, and fp32 elsewhere; but bf16 for `lora: null` on a CPU that computes in it, if the model was
-    loaded in 16 bits. `checkpoint_every` counts optimizer steps; `epoch` saves after each epoch, null only when interrupted. An
-    optimizer step sees `batch_size * gradient_accumulation` rows (per device). `cycles` is how often
+    loaded in 16 bits. `checkpoint_every` counts optimizer steps; `epoch` saves after each epoch, null only when
+    interrupted. An optimizer step sees `batch_size * gradient_accumulation` rows (per device). `cycles` is how often
     `cosine_with_restarts` falls from the full rate to zero.
     """
 

@@ -11,6 +11,7 @@ import torch
 
 from equipoise.console import say
 from equipoise.errors import UserError
+from equipoise.models.lora_sum import keep_small_updates
 from equipoise.training import splitting
 from equipoise.training.anomalies import Anomalies
 from equipoise.training.best import MEAN_LOSS, Best, finite
