@@ -10,15 +10,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from equipoise.console import progress, say
 from equipoise.errors import UserError
 from equipoise.journal import MANIFEST, atomic_directory, verify_directory, write_json
-from equipoise.models import files, gguf_header, tokenizers
+from equipoise.models import files, gguf_header
 from equipoise.models.quiet import quiet
+
+if TYPE_CHECKING:
+    import torch
 
 HOME = "EQUIPOISE_MODELS"
 FORM = 1  # of what a conversion writes: a new form makes a new folder
@@ -162,6 +163,8 @@ def _header(file: Path) -> gguf_header.Header:
 
 def _stored(header: gguf_header.Header) -> torch.dtype:
     """The format that keeps what the file holds, bf16 for what is quantised."""
+    import torch
+
     plain = {frozenset({"F32"}): torch.float32, frozenset({"F16"}): torch.float16}
     return plain.get(header.kinds, torch.bfloat16)
 
@@ -239,6 +242,8 @@ def _link(file: Path, folder: Path) -> Path:
 
 def _restore_tie(model: Any) -> None:
     """A head that is written out beside an equal embedding is one weight again, as it was before the file was made."""
+    import torch
+
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if head is None or head.weight is embedding.weight or not torch.equal(head.weight, embedding.weight):
         return
@@ -248,6 +253,8 @@ def _restore_tie(model: Any) -> None:
 
 def _check(file: Path, folder: Path, tokenizer: Any) -> None:
     """What was written loads, and splits text as the file's own tokenizer."""
+    from equipoise.models import tokenizers
+
     files.check_folder(folder, trust_remote_code=False)
     with quiet():
         again = tokenizers.load(str(folder), local=True)
