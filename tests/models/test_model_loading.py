@@ -349,3 +349,18 @@ def test_the_testbed_has_a_name():
 def test_a_copied_folder_loads_too(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "model copy")
     load(tmp_path / "model copy")
+
+
+def test_the_plain_template_begins_as_the_tokenizer_begins_a_text(folder):
+    """Gemma's base models repeat one token without their first."""
+    from tokenizers.processors import TemplateProcessing
+
+    turn = [{"role": "user", "content": "the call"}]
+    plain = load(folder, chat_template="plain").tokenizer.apply_chat_template(turn, tokenize=False)
+    tokenizer = tiny_tokenizer(bos_token="<|endoftext|>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", tokenizer.bos_token_id)]
+    )
+    tokenizer.save_pretrained(folder)
+    begun = load(folder, chat_template="plain").tokenizer.apply_chat_template(turn, tokenize=False)
+    assert begun == "<|endoftext|>" + plain and not plain.startswith("<|endoftext|>")

@@ -134,9 +134,11 @@ def with_adapter(model: Any, tokenizer: Any, settings: ModelSettings) -> Any:
     unknown = {n for n in unknown if "trainable_tokens" in n or ("embed" not in n and "lm_head" not in n)}
     if unknown:
         raise _other_base(settings, f"{len(unknown)} tensors do not match, for example {min(unknown)}")
+    from equipoise.models.lora_sum import keep_small_updates
     from equipoise.models.token_rows import spare_copies
 
     spare_copies(adapted)
+    keep_small_updates(adapted)
     return adapted
 
 

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from equipoise.config import nearest
+from equipoise.console import say
 from equipoise.errors import UserError
-from equipoise.models import files, tokenizers, unsloth
+from equipoise.models import files, gguf, known, tokenizers, unsloth
 from equipoise.models.adapters import with_adapter
+from equipoise.models.dtypes import NAMES, pick_dtype
 from equipoise.models.files import HUB_NAME
 from equipoise.models.quiet import explained, quiet
 
 if TYPE_CHECKING:
     from equipoise.models.settings import ModelSettings
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_announced: set[str] = set()
 
 
 @dataclass
@@ -50,7 +52,7 @@ def load_model(settings: ModelSettings) -> Loaded:
             _check_remote_config(source, settings.revision)
         tokenizer = tokenizers.load(source, local=local, **shared)
         if settings.loader == "unsloth":
-            model = unsloth.load(source, settings, device, _dtype(settings.dtype, device))
+            model = unsloth.load(source, settings, device, pick_dtype(settings.dtype, device))
         else:
             model = _weights(source, settings, device, shared)
     tokenizers.fit(model, tokenizer, chat_template=settings.chat_template)
@@ -97,10 +99,14 @@ def pick_device(name: str) -> torch.device:
 def _weights(source: str, settings: ModelSettings, device: torch.device, shared: dict[str, Any]) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    config = AutoConfig.from_pretrained(source, **shared)
+    exact = settings.path.startswith("testbed") or settings.quantization is not None
+    dtype = pick_dtype(settings.dtype, device, None if exact else config.get_text_config().dtype)
+    _announce(settings, device, dtype)
     both: Any = AutoModelForCausalLM.from_pretrained(
         source,
-        config=AutoConfig.from_pretrained(source, **shared),
-        dtype=_dtype(settings.dtype, device),
+        config=config,
+        dtype=dtype,
         use_safetensors=True,
         output_loading_info=True,
         **_placement(settings, device),
@@ -125,31 +131,36 @@ TESTBEDS = ("testbed", "testbed:questions", "testbed:ner")
 
 
 def locate(path: str) -> tuple[str, bool]:
-    """The folder or Hub name that is meant, and whether it is local."""
-    if path == "testbed":
-        from equipoise.testbed.world import model_path
+    """The folder or Hub name that is meant, and whether it is local; a GGUF file is converted into one first.
 
-        return str(model_path()), True
-    if path == "testbed:questions":
-        from equipoise.testbed.questions import model_path
-
-        return str(model_path()), True
-    if path == "testbed:ner":
-        from equipoise.testbed.ner import model_path
-
-        return str(model_path()), True
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return str(folder), True
-    if folder.exists() or not HUB_NAME.fullmatch(path):
+    Raises:
+        UserError: there is no such folder or file, it is a damaged GGUF file, or a short name that is not fetched yet.
+    """
+    if path in TESTBEDS:
+        return str(_testbed(path)), True
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return str(place), True
+    if place.is_file() and gguf.is_gguf(path):
+        return str(gguf.folder_of(place)), True
+    if path in known.KNOWN:
+        return str(known.folder_of(path)), True
+    if place.exists() or gguf.is_gguf(path) or not HUB_NAME.fullmatch(path):
         raise UserError(
-            f"there is no model folder {path}",
+            f"there is no {'GGUF file' if gguf.is_gguf(path) else 'model folder'} {path}",
             where="model.path",
-            fix=f"give an existing folder, a name on the Hugging Face Hub (owner/model), or {', '.join(TESTBEDS)}",
+            fix="give an existing folder or GGUF file, a name on the Hugging Face Hub (owner/model), "
+            f"{', '.join(known.KNOWN)} or {', '.join(TESTBEDS)}",
         )
-    if "/" not in path and (meant := nearest(path, TESTBEDS)):
+    if "/" not in path and (meant := nearest(path, (*TESTBEDS, *known.KNOWN))):
         raise UserError(f"there is no model {path}", where="model.path", fix=f"did you mean {meant}?")
     return path, False
+
+
+def _testbed(path: str) -> Path:
+    from equipoise.testbed import ner, questions, world
+
+    return {"testbed": world, "testbed:questions": questions, "testbed:ner": ner}[path].model_path()
 
 
 def _check_remote_config(source: str, revision: str | None) -> None:
@@ -159,12 +170,16 @@ def _check_remote_config(source: str, revision: str | None) -> None:
     files.check_no_remote_code(Path(path).parent)
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name != "auto":
-        return DTYPES[name]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.float32
+def _announce(settings: ModelSettings, device: torch.device, dtype: torch.dtype) -> None:
+    """Say once a process that a model is being loaded, and in which format where that was picked for the user."""
+    if settings.path.startswith("testbed"):
+        return
+    picked = settings.dtype == "auto" and device.type == "cpu" and dtype == torch.bfloat16
+    why = ", which this CPU computes in; model.dtype=fp32 for full precision" if picked else ""
+    words = f"loading {settings.path} on {device} ({NAMES[dtype]}{why}) ..."
+    if words not in _announced:
+        _announced.add(words)
+        say(words)
 
 
 def _placement(settings: ModelSettings, device: torch.device) -> dict[str, Any]:
@@ -183,7 +198,7 @@ def _placement(settings: ModelSettings, device: torch.device) -> dict[str, Any]:
         )
     from transformers import BitsAndBytesConfig
 
-    compute = _dtype("auto", device)
+    compute = pick_dtype("auto", device)
     out["quantization_config"] = (
         BitsAndBytesConfig(load_in_8bit=True)
         if settings.quantization == "8bit"

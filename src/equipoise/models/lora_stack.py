@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from equipoise.errors import UserError
+from equipoise.models import lora_sum
 from equipoise.models.quiet import quiet
 
 
@@ -101,7 +102,6 @@ class LoraStack:
 
     def _forward(self, number: int, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         slot, factors = self.slots[number], self._factors[number]
-        out = slot.module.base_layer(x, *args, **kwargs)
         if x.dim() < 3 or len(x) % len(factors.a):
             raise UserError(
                 f"the input of {slot.name} is not laid out by rows, so it cannot be told which run a token is of",
@@ -110,7 +110,12 @@ class LoraStack:
             )
         stacked = x.reshape(len(factors.a), -1, x.shape[-1])
         mask = None if self.dropout is None else self.dropout(number, stacked)
-        return _AddLowRank.apply(out, stacked if mask is None else stacked * mask, self._anchor, factors)
+        given = stacked if mask is None else stacked * mask
+        base = slot.module.base_layer
+        if not args and not kwargs and lora_sum.fits(base, x):
+            nothing = x.new_zeros(*x.shape[:-1], base.out_features, dtype=base.weight.dtype)
+            return lora_sum.onto(base, x, _AddLowRank.apply(nothing, given, self._anchor, factors))
+        return _AddLowRank.apply(base(x, *args, **kwargs), given, self._anchor, factors)
 
     # ---- one run on its own
 

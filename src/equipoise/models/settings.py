@@ -12,8 +12,9 @@ from equipoise.config import Section
 class ModelSettings(Section):
     """Which causal language model, and how to load it.
 
-    `path` is a local folder, a name on the Hugging Face Hub, or `testbed` for the small model that comes with the
-    package. `dtype: auto` means fp32 on CPU and Apple GPUs, else bf16 where the GPU has it. `chat_template` is null
+    `path` is a local folder, a GGUF file, a name on the Hugging Face Hub, a short name of `equipoise models list`, or
+    `testbed` for the small model that comes with the package. `dtype: auto` is bf16 on a GPU that has it, and on a CPU
+    that computes in it if the weights are stored in 16 bits; the testbed's models stay fp32. `chat_template` is null
     (the tokenizer's own), `plain` (contents one under the other, for base models) or the path of a Jinja file.
     `quantization: auto` is 8bit on a CUDA GPU and none elsewhere. `loader: unsloth` needs such a GPU and the package.
     """

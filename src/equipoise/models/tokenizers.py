@@ -11,7 +11,7 @@ from equipoise.models.files import read_json
 from equipoise.models.tables import grow
 
 _PADS = ("<|pad|>", "<pad>", "[PAD]", "<PAD>", "<|padding|>", "<|finetune_right_pad_id|>", "<|vision_pad|>")
-_PROBE = "The user's  call: np.stack(x_1, 42)\n\tIt isn't É"
+PROBE = "The user's  call: np.stack(x_1, 42)\n\tIt isn't É"
 _SPARE = ("<|endoftext|>", "<|reserved_special_token_0|>", "<unk>", "<|unk|>", "[UNK]", "<unused0>")
 
 
@@ -30,7 +30,7 @@ def fit(model: Any, tokenizer: Any, *, chat_template: str | None = None) -> None
             fix="use the tokenizer that belongs to these weights",
         )
     if chat_template is not None:
-        tokenizer.chat_template = _template(chat_template)
+        tokenizer.chat_template = _opening(tokenizer, chat_template) + _template(chat_template)
     _give_pad(model, tokenizer)
     _give_stops(model, tokenizer)
 
@@ -48,11 +48,19 @@ def load(source: str, *, local: bool, **options: Any) -> Any:
         return tokenizer
     from tokenizers import Tokenizer
 
-    if Tokenizer.from_file(str(stored)).encode(_PROBE, add_special_tokens=False).ids == tokenizer.encode(
-        _PROBE, add_special_tokens=False
+    if Tokenizer.from_file(str(stored)).encode(PROBE, add_special_tokens=False).ids == tokenizer.encode(
+        PROBE, add_special_tokens=False
     ):
         return tokenizer
     return PreTrainedTokenizerFast.from_pretrained(source, **options)
+
+
+def _opening(tokenizer: Any, template: str) -> str:
+    """Where the tokenizer begins every text with a token (Gemma's models say nothing sensible without it), so does
+    the plain template; rendered chats get no such token otherwise."""
+    ids = tokenizer("a").input_ids
+    begins = tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
+    return "{{ bos_token }}" if template == "plain" and begins else ""
 
 
 def _template(name: str) -> str:

@@ -13,6 +13,7 @@ import yaml
 
 from equipoise.config import Located, load_yaml
 from equipoise.journal import read_journal
+from equipoise.models import known
 from equipoise.models.files import HUB_NAME
 
 UNKNOWN = "not known here; look at where it comes from, and state it before you hand the model on"
@@ -96,6 +97,8 @@ def licence_of(base: str) -> str | None:
     """The licence that a base model states in its card, as far as that is on this machine."""
     if base.partition(":")[0] == "testbed":
         return "mit"
+    if (stated := known.licence(base)) is not None:
+        return stated
     path: Any = Path(base).expanduser() / "README.md"
     if _on_hub(base):
         from huggingface_hub import try_to_load_from_cache

@@ -66,6 +66,8 @@ def export(model: str, out: Path, overrides: list[str], *, adapter: bool = False
     if adapter:
         save_adapter(settings, out, documents)
     else:
+        if settings.adapter is not None and settings.dtype == "auto":
+            settings = settings.model_copy(update={"dtype": "fp32"})  # 16 bits would round most of the adapter away
         save_merged(merge(load_model(settings)), out, documents)
     if push_to is not None:
         push(push_to, out, card=out / "README.md", again=f"then `hf upload {push_to} {out}`: the folder is complete")

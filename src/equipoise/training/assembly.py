@@ -15,6 +15,7 @@ import torch
 from equipoise.config import nearest
 from equipoise.data.formatting import Formatted
 from equipoise.errors import UserError
+from equipoise.models.dtypes import cpu_has_bf16
 from equipoise.models.tables import tables
 from equipoise.training.settings import CommonSettings, TrainSettings
 
@@ -26,8 +27,9 @@ def pick_precision(model: Any, settings: CommonSettings) -> str:
     device = model.device.type
     wanted = settings.precision
     if wanted == "auto":
-        if device != "cuda":
-            return "fp32"
+        if device != "cuda":  # an adapter's own products are small, and its base computes in its own format anyway
+            half = settings.lora is None and model.dtype in (torch.bfloat16, torch.float16) and device == "cpu"
+            return "bf16" if half and cpu_has_bf16() else "fp32"
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if wanted == "fp16" and device == "cpu":
         raise UserError(

@@ -94,9 +94,10 @@ class StoppingSettings(Section):
 class CommonSettings(Section):
     """What training on answers and on preferences have in common.
 
-    `lora: null` trains all weights. `precision: auto` is bf16 on a GPU that has it, fp16 on one that does not, fp32
-    elsewhere. `checkpoint_every` counts optimizer steps; `epoch` saves after each epoch, null only when interrupted. An
-    optimizer step sees `batch_size * gradient_accumulation` rows (per device). `cycles` is how often
+    `lora: null` trains all weights, which are kept in float32. `precision: auto` is bf16 on a GPU that has it, fp16 on
+    one that does not, and fp32 elsewhere; but bf16 for `lora: null` on a CPU that computes in it, if the model was
+    loaded in 16 bits. `checkpoint_every` counts optimizer steps; `epoch` saves after each epoch, null only when
+    interrupted. An optimizer step sees `batch_size * gradient_accumulation` rows (per device). `cycles` is how often
     `cosine_with_restarts` falls from the full rate to zero.
     """
 

@@ -11,6 +11,7 @@ import torch
 
 from equipoise.console import say
 from equipoise.errors import UserError
+from equipoise.models.lora_sum import keep_small_updates
 from equipoise.training import splitting
 from equipoise.training.anomalies import Anomalies
 from equipoise.training.best import MEAN_LOSS, Best, finite
@@ -51,6 +52,7 @@ class Stepping(Stoppable, Durable):
 
     def __init__(self: Any, *args: Any, hooks: StepHooks, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        keep_small_updates(self.model)
         # The parent counts what a step's loss is divided by only for models whose forward takes loss arguments
         self.model_accepts_loss_kwargs = True
         self.hooks = hooks

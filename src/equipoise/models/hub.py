@@ -73,7 +73,7 @@ def download(name: str) -> tuple[Path, int]:
         shipped = name.partition(":")[0] == "testbed"
         raise UserError(
             f"{name} comes with the package" if shipped else f"{name} is no name on the Hugging Face Hub",
-            fix="give owner/model; `equipoise models list` shows those that the recipes name",
+            fix="give owner/model; `equipoise models list` shows short names and those that the recipes name",
         )
     wanted: Any = {"allow_patterns": WANTED, "ignore_patterns": UNWANTED}
     with explained(name), _reached(name):

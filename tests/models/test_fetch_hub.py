@@ -1,4 +1,4 @@
-"""`equipoise models` against a small Hub on this machine."""
+"""`equipoise models fetch` and `list` against a small Hub on this machine."""
 
 import hashlib
 import http.server
@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from equipoise.models.download import named
+from equipoise.models.hub import named
 
 COMMIT = "0" * 39 + "1"
 WEIGHTS = save({"w": torch.zeros(100)})
@@ -97,12 +97,12 @@ def run(hub, home, *words, **more):
 
 
 def test_a_model_is_fetched_without_pickles_and_only_once(hub, tmp_path):
-    first = run(hub, tmp_path, "download", "good/model")
+    first = run(hub, tmp_path, "fetch", "good/model")
     assert first.returncode == 0 and "fetched" in first.stdout, first.stderr
     there = sorted(path.name for path in tmp_path.glob("hub/models--good--model/snapshots/*/*"))
     assert there == ["config.json", "model.safetensors"]
     SmallHub.fetched.clear()
-    again = run(hub, tmp_path, "download", "good/model")
+    again = run(hub, tmp_path, "fetch", "good/model")
     assert again.returncode == 0 and "was there" in again.stdout and SmallHub.fetched == []
 
 
@@ -119,19 +119,19 @@ def test_a_model_is_fetched_without_pickles_and_only_once(hub, tmp_path):
     ],
 )
 def test_what_cannot_be_fetched_is_said_in_words(hub, tmp_path, name, expected):
-    done = run(hub, tmp_path, "download", name)
+    done = run(hub, tmp_path, "fetch", name)
     assert done.returncode == 2 and expected in done.stderr, done.stderr
 
 
 def test_no_connection_is_said_in_words(tmp_path):
     for more in ({}, {"HF_HUB_OFFLINE": "1"}):
-        done = run("http://127.0.0.1:9", tmp_path, "download", "good/model", **more)
+        done = run("http://127.0.0.1:9", tmp_path, "fetch", "good/model", **more)
         assert done.returncode == 2 and "cannot be reached" in done.stderr, done.stderr
 
 
 def test_all_or_names_have_to_be_given(hub, tmp_path):
-    assert run(hub, tmp_path, "download").returncode == 2
-    assert run(hub, tmp_path, "download", "--all", "good/model").returncode == 2
+    assert run(hub, tmp_path, "fetch").returncode == 2
+    assert run(hub, tmp_path, "fetch", "--all", "good/model").returncode == 2
 
 
 def test_the_list_names_the_recipes_models_and_what_is_there(hub, tmp_path):
