@@ -9,7 +9,7 @@ from equipoise.errors import UserError
 from equipoise.models.quiet import quiet
 from equipoise.pipelines.knowledge_data import load_data, step_count, training_rows
 from equipoise.pipelines.knowledge_update import trainable_parameters
-from equipoise.pipelines.settings import DataSettings, KnowledgeUpdateRecipe
+from equipoise.pipelines.settings import DataSettings, KnowledgeTrainSettings, KnowledgeUpdateRecipe
 from equipoise.training.settings import LoraSettings, TrainSettings
 
 

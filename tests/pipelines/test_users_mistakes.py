@@ -13,11 +13,11 @@ from equipoise.models.generation import generate_greedy
 from equipoise.models.loading import Loaded
 from equipoise.models.quiet import quiet
 from equipoise.pipelines import knowledge_update as pipeline
-from equipoise.pipelines.settings import DataSettings, KnowledgeUpdateRecipe, ProtocolRecipe
+from equipoise.pipelines.settings import DataSettings, KnowledgeTrainSettings, KnowledgeUpdateRecipe, ProtocolRecipe
 from equipoise.protocols import knowledge, single
 from equipoise.testbed.world import model_path
 from equipoise.training.meter import Meter
-from equipoise.training.settings import ObjectiveSettings, TrainSettings
+from equipoise.training.settings import ObjectiveSettings
 
 ARMS = "arms={sft: {name: sft}}"
 
@@ -67,7 +67,7 @@ def _with_a_long_row(tmp_path):
     rows[1]["completion"] = "stack " * 300
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     own = DataSettings(updates=str(tmp_path / "rows.jsonl"), keep=None, skills=None)
-    return KnowledgeUpdateRecipe(data=own, training=TrainSettings(max_length=64, max_bad_share=0.5)), own
+    return KnowledgeUpdateRecipe(data=own, training=KnowledgeTrainSettings(max_length=64, max_bad_share=0.5)), own
 
 
 def test_a_row_that_training_leaves_out_does_not_stop_the_scoring(tmp_path):
