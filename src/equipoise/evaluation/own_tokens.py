@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,9 +102,12 @@ def own_tokens(
     reader = TokenReader(loaded, tail=True)
     read = list(reader.read(rows))
     names = ("nll", "entropy", "tail")
-    columns = {name: np.concatenate([getattr(one, name).double().numpy() for one in read]) for name in names}
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(one, name).double().numpy() for one in read]) for name in names
+    }
     numbers = np.repeat(np.arange(len(read)), [len(one.nll) for one in read])
-    return OwnTokens(**columns, h=normalized_entropy(columns["entropy"], reader.vocab), continuation=numbers)
+    h: Any = normalized_entropy(columns["entropy"], reader.vocab)
+    return OwnTokens(**columns, h=h, continuation=numbers)
 
 
 def _continue(loaded: Loaded, prompts: list[list[int]], tokens: int, longest: int, seed: int) -> list[Rendered]:

@@ -206,13 +206,14 @@ def _read(file: Path, dtype: torch.dtype) -> tuple[Any, Any]:
         place = _link(file, Path(alone))
         source: dict[str, Any] = {"gguf_file": place.name, "local_files_only": True}
         tokenizer = AutoTokenizer.from_pretrained(place.parent, **source)
-        model, info = AutoModelForCausalLM.from_pretrained(
+        both: Any = AutoModelForCausalLM.from_pretrained(
             place.parent,
             dtype=dtype,
             quantization_config=GgufConfig(dequantize=True),
             output_loading_info=True,
             **source,
         )
+        model, info = both
     if info["missing_keys"]:
         names = sorted(info["missing_keys"])
         raise UserError(

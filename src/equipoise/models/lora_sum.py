@@ -51,6 +51,7 @@ class DeltaFirst(LoraLinear):
         if not simple or self.disable_adapters or self.merged or not fits(base, x):
             return super().forward(x, *args, **kwargs)
         (name,) = names
-        a, b = self.lora_A[name], self.lora_B[name]
+        a: Any = self.lora_A[name]
+        b = self.lora_B[name]
         inner = a(self.lora_dropout[name](self._cast_input_dtype(x, a.weight.dtype)))
         return onto(base, x, b(inner) * self.scaling[name])

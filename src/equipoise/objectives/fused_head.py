@@ -104,7 +104,8 @@ def fused_linear_loss(
         tail=tail,
     )
     out = _FusedLinearLoss.apply(hidden.reshape(-1, hidden.shape[-1]), lm_head, bias, rows, flat, job)
-    return TokenLoss(out[0], *(None if column is None else column.view(labels.shape) for column in out[1:]))
+    columns: list[Any] = [None if column is None else column.view(labels.shape) for column in out[1:]]
+    return TokenLoss(out[0], *columns)
 
 
 class _FusedLinearLoss(torch.autograd.Function):

@@ -111,11 +111,9 @@ def trained_phrasings(row: Example, wanted: int) -> int:
 
 def rehearses(recipe: KnowledgeUpdateRecipe, arm: ArmSettings | None) -> bool:
     """Tell whether an arm trains on the rehearsed rows; without an arm, whether any arm does."""
-    arms = recipe.arms.values() if isinstance(recipe, ProtocolRecipe) else [recipe.objective]
-    return any(
-        each.rehearse is True or (each.rehearse is None and bool(recipe.data.rehearse))
-        for each in ([arm] if arm else arms)
-    )
+    arms = [arm] if arm else recipe.arms.values() if isinstance(recipe, ProtocolRecipe) else [recipe.objective]
+    wanted = bool(recipe.data.rehearse or recipe.data.rehearse_general)
+    return any(wanted if each.rehearse is None else each.rehearse for each in arms)
 
 
 def training_rows(recipe: KnowledgeUpdateRecipe, data: KnowledgeData, arm: ArmSettings | None = None) -> list[Example]:
@@ -135,7 +133,9 @@ def training_rows(recipe: KnowledgeUpdateRecipe, data: KnowledgeData, arm: ArmSe
 
 def step_count(recipe: KnowledgeUpdateRecipe, data: KnowledgeData, arm: ArmSettings | None = None) -> int:
     """Count the optimizer steps of one run, for progress; packing makes them fewer."""
-    return steps_of_an_epoch(len(training_rows(recipe, data, arm)), recipe.training) * recipe.training.epochs
+    epochs = recipe.training.epochs
+    assert epochs != "auto"  # settled before anything is counted
+    return steps_of_an_epoch(len(training_rows(recipe, data, arm)), recipe.training) * epochs
 
 
 def steps_of_an_epoch(rows: int, settings: TrainSettings) -> int:

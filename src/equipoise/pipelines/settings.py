@@ -28,7 +28,8 @@ class DataSettings(Section):
     of your own say their form themselves; `code` makes sure that all of them are in text form.
 
     `rehearse` trains on rows to keep as well: on every second one, so that the others measure what is kept (`half`), or
-    on all of them, so that locality is measured on trained rows (true).
+    on all of them, so that locality is measured on trained rows (true). `rehearse_general` rehearses so many general
+    questions with the untrained model's own answers, so that the update does not reach what it has nothing to do with.
     """
 
     updates: str = "testbed:api_change"
@@ -40,6 +41,7 @@ class DataSettings(Section):
     keep_limit: int | None = Field(default=None, ge=1)  # the first so many rows to keep
     train_phrasings: int = Field(default=1, ge=1)  # of each update; one is held out if it has several
     rehearse: bool | Literal["half"] = False
+    rehearse_general: int = Field(default=0, ge=0, le=48)
     held_out: str | None = None  # texts that drift is measured on; null takes those that are shipped
     functions: str | None = None  # a file in HumanEval's form; its functions are completed and run in the sandbox
     max_bad_share: float = Field(default=0.05, ge=0, le=1)

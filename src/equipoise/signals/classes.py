@@ -12,7 +12,7 @@ from equipoise.config import Section
 CLASSES = ("stable", "uncertain", "conflict", "unknown", "form")
 STABLE, UNCERTAIN, CONFLICT, UNKNOWN, FORM = range(5)
 USUAL_LENGTH = 10  # tokens of an answer
-CONCLUSIONS = ("known", "form", "contradicted", "unknown")  # of a whole row
+CONCLUSIONS: tuple[str, ...] = ("known", "form", "contradicted", "unknown")  # of a whole row
 EPS = 1e-6  # of the shock ratio
 
 
