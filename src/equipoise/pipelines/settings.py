@@ -1,6 +1,6 @@
 """The schema of a knowledge-update recipe; torch-free, so that it is checked before anything heavy is imported."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -9,7 +9,7 @@ from equipoise.disk import fits_a_folder
 from equipoise.evaluation.settings import ScoringSettings
 from equipoise.models.settings import ModelSettings
 from equipoise.pipelines.selection import SelectSettings
-from equipoise.training.settings import ObjectiveSettings, TrainSettings
+from equipoise.training.settings import PRESETS, ObjectiveSettings, TrainSettings
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -72,8 +72,16 @@ class EvaluationSettings(ScoringSettings):
 
 
 class KnowledgeTrainSettings(TrainSettings):
-    """Training on facts. `auto` takes the learning rate and the number of epochs that fit the model and the rows."""
+    """Training on facts. `auto` takes the learning rate and the number of epochs that fit the model and the rows.
 
+    The preset `facts` is `auto` for both, in batches of 8 rows.
+    """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        **PRESETS,
+        "facts": {"learning_rate": "auto", "epochs": "auto", "batch_size": 8},
+    }
+    preset: Literal["domain", "surgical", "facts"] | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
     learning_rate: Rate | Literal["auto"] = 2e-5  # pyright: ignore[reportIncompatibleVariableOverride]
     epochs: Annotated[int, Field(ge=1)] | Literal["auto"] = 3  # pyright: ignore[reportIncompatibleVariableOverride]
 

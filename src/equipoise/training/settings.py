@@ -136,6 +136,7 @@ class TrainSettings(CommonSettings):
     null trains to the end.
     """
 
+    presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS
     preset: Literal["domain", "surgical"] | None = None
     token_learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     packing: bool = False
@@ -146,7 +147,7 @@ class TrainSettings(CommonSettings):
     @classmethod
     def _fill_preset(cls, given: Any) -> Any:
         if isinstance(given, dict) and isinstance(given.get("preset"), str):
-            return {**PRESETS.get(given["preset"], {}), **given}
+            return {**cls.presets.get(given["preset"], {}), **given}
         return given
 
 
