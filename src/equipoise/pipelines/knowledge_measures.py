@@ -12,6 +12,7 @@ from equipoise.evaluation.tokens import token_rows
 from equipoise.journal import write_json, write_jsonl
 from equipoise.models.loading import Loaded
 from equipoise.models.lora_stack import LoraStack
+from equipoise.pipelines import general
 from equipoise.pipelines.knowledge_data import KnowledgeData, tasks
 from equipoise.pipelines.settings import KnowledgeUpdateRecipe
 from equipoise.records import Prediction
@@ -26,6 +27,8 @@ class Measures:
 
     def __init__(self, recipe: KnowledgeUpdateRecipe, data: KnowledgeData):
         self.recipe, self.data, self.tasks = recipe, data, tasks(data)
+        if recipe.evaluation.asks_general(recipe.model.path):
+            self.tasks.append(general.task(row.prompt for row in data.updates + data.keep + data.rehearsed))
         self._reference: Reference | None = None
         self._choices: Choices | None = None
 

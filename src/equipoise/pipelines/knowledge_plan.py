@@ -10,7 +10,7 @@ from pathlib import Path
 from equipoise.console import say, warn
 from equipoise.journal import write_json
 from equipoise.models.loading import Loaded
-from equipoise.pipelines import own_answers, selection, thresholds
+from equipoise.pipelines import general, selection, thresholds
 from equipoise.pipelines.knowledge_data import KnowledgeData, steps_of_an_epoch, training_rows
 from equipoise.pipelines.settings import ProtocolRecipe
 from equipoise.training.recommended import Schedule, schedule
@@ -33,8 +33,8 @@ def settle(
         chosen = _selection(recipe, data, loaded, folder)
         data = replace(data, updates=chosen.of(data.updates), notes=[*data.notes, chosen.note()])
     if recipe.data.rehearse_general:
-        general = own_answers.settle(loaded, recipe.data.rehearse_general, folder)
-        data = replace(data, rehearsed=data.rehearsed + general)
+        answered = general.settle(loaded, recipe.data.rehearse_general, folder)
+        data = replace(data, rehearsed=data.rehearsed + answered)
     if recipe.training.is_auto:
         recipe = _with_schedule(recipe, _schedule(recipe, data, loaded, folder))
     rates = thresholds.wanted(recipe.arms)

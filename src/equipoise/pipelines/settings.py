@@ -54,17 +54,23 @@ class EvaluationSettings(ScoringSettings):
     rows, is written to `validation.jsonl`.
 
     `likelihood` compares the log-probabilities of the new and the old answer, `drift` predictions on held-out texts
-    with those of the untrained model. Both are on by default for every model but the testbed's own.
+    with those of the untrained model, `general` asks general questions that come with the package. All are on by
+    default for every model but the testbed's own.
     """
 
     margin: float = Field(default=0.05, gt=0, lt=1)  # of the equivalence test on retention
     weights_every: int | None = Field(default=None, ge=1)
     likelihood: Literal["auto"] | bool = "auto"
     drift: Literal["auto"] | bool = "auto"
+    general: Literal["auto"] | bool = "auto"
 
     def compares(self, model: str) -> bool:
         """Tell whether right and outdated answers of this model are compared by likelihood."""
         return self.reads_prose(model) if self.likelihood == "auto" else self.likelihood
+
+    def asks_general(self, model: str) -> bool:
+        """Tell whether this model is asked general questions."""
+        return self.reads_prose(model) if self.general == "auto" else self.general
 
     def measures_drift(self, model: str) -> bool:
         """Tell whether the drift of this model on held-out texts is measured."""

@@ -14,7 +14,7 @@ from equipoise.records import Prediction, Result
 UNTRAINED = "untrained"
 TASKS = (
     *("correction", "generalisation", "efficacy", "paraphrase efficacy"),
-    *("locality", "preference kept", "retention", "functions", "held-out", "drift"),
+    *("locality", "preference kept", "retention", "functions", "general", "held-out", "drift"),
 )
 Floats = NDArray[np.float64]
 

@@ -27,6 +27,7 @@ VERBS = {
         "kept fewer right preferences than",
         "kept as many right preferences as",
     ),
+    "general": ("kept more general answers than", "kept fewer general answers than", "kept as many general answers as"),
     "drift": ("drifted further than", "drifted less far than", "drifted as far as"),
     "retention": ("retained more than", "retained less than", "retained as much as"),
 }

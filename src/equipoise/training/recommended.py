@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 # Largest number of parameters, learning rate at LoRA r=16, alpha=32, batches of 8 rows.
 RATES = ((200e6, 5e-4), (1e9, 3e-4), (math.inf, 2e-4))
-STEPS = 120  # optimizer steps within which a handful of facts is learned
-FEWEST_EPOCHS, MOST_EPOCHS = 3, 30
-MANY_STEPS = 2000
+STEPS = 200  # optimizer steps within which a handful of facts is learned
+FEWEST_EPOCHS, MOST_EPOCHS = 3, 40
+MANY_STEPS = 1500
 
 
 class Schedule(NamedTuple):
