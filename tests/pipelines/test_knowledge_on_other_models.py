@@ -27,8 +27,9 @@ def run(tmp_path_factory):
         "evaluation.max_new_tokens=6",
         "training.epochs=2",
         "data.select={prefers_old: 1}",
+        "data.limit=2",
+        "data.rehearse=half",
     ]
-    words += ["data.limit=2"]
     return words, run_recipe("own-model", words, folder / "run")
 
 
@@ -54,6 +55,13 @@ def test_what_the_recipe_leaves_open_is_decided_once_and_kept(run):
     before = {name: (folder / name).read_bytes() for name in ("selection.json", "schedule.json", "results.json")}
     run_recipe("own-model", words, folder)
     assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_general_questions_are_asked_and_others_are_rehearsed(run):
+    _, folder = run
+    asked = {row["prompt"] for row in read_journal(folder / "predictions.jsonl").rows if row["task"] == "general"}
+    rehearsed = {row["messages"][0]["content"] for row in read_journal(folder / "rehearsal.jsonl").rows}
+    assert len(asked) == 32 and not asked & rehearsed
 
 
 def test_rows_that_are_rehearsed_measure_nothing(run):
