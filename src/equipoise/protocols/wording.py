@@ -27,6 +27,16 @@ VERBS = {
         "kept fewer right preferences than",
         "kept as many right preferences as",
     ),
+    "functions": (
+        "kept more functions than",
+        "kept fewer functions than",
+        "kept as many functions as",
+    ),
+    "held-out": (
+        "predicts held-out text worse than",
+        "predicts held-out text better than",
+        "predicts held-out text as well as",
+    ),
     "drift": ("drifted further than", "drifted less far than", "drifted as far as"),
     "retention": ("retained more than", "retained less than", "retained as much as"),
 }
