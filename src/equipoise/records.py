@@ -238,6 +238,10 @@ class Preference(Row):
         return self.logp_new / self.tokens_new - self.logp_old / self.tokens_old
 
 
+# Tasks of a knowledge update that ask for what must stay; their shares are of what the untrained model knew.
+KEEP_TASKS = ("locality", "preference kept", "retention", "functions", "general")
+IN_NATS = ("drift", "held-out")  # tasks whose values are nats per token, of which less is better; all others are shares
+
 # What an instruct run measures, in this order: the model that it was given, and what each stage made of it.
 INSTRUCT_STAGES = ("untrained", "sft", "dpo")
 

@@ -21,6 +21,8 @@ from equipoise.console import warn
 from equipoise.errors import UserError
 from equipoise.journal import Journal, write_atomic, write_json
 
+SELECTION = "selection.json"  # which updates `data.select` chose
+SCHEDULE = "schedule.json"  # learning rate and epochs that `auto` came to
 THRESHOLDS = "thresholds.json"  # what `tau: auto` came to
 FALSE_ALARM = 0.05  # what it aims at where the recipe does not say
 SCHEMA_VERSION = 1

@@ -10,20 +10,31 @@ from typing import Any
 import numpy as np
 
 SEEDS = [42, 123, 456, 789, 2024]
-TASKS = ["correction", "generalisation", "locality", "retention"]
-COUNTS = {"correction": 50, "generalisation": 100, "locality": 60, "retention": 12}
-UNTRAINED = {"correction": 0.0, "generalisation": 0.0, "locality": 0.983, "retention": 1.0}
+NATS = ("drift", "held-out")
+TASKS = ["correction", "generalisation", "efficacy", "locality", "retention", "held-out", "drift"]
+COUNTS = {"correction": 50, "generalisation": 100, "efficacy": 50, "locality": 59, "retention": 12}
+COUNTS |= {"held-out": 48, "drift": 48}
+UNTRAINED = dict(zip(TASKS, (0.0, 0.0, 0.02, 1.0, 1.0, 2.3586, 0.0)))
+KNOWN = {"correction": (50, 0), "generalisation": (100, 0), "efficacy": (50, 1), "locality": (60, 59)}
+KNOWN |= {"retention": (25, 12), "functions": (8, 0)}
 LEVELS = {
-    "sft": (0.94, 0.81, 0.71, 0.78),
-    "eaft": (0.47, 0.38, 0.96, 0.99),
-    "r-eaft": (0.91, 0.78, 0.86, 0.93),
-    "r-eaft-detached": (0.88, 0.75, 0.90, 0.95),
-    "dft": (0.22, 0.17, 0.97, 1.0),
+    "sft": (0.94, 0.81, 0.96, 0.71, 0.78, 2.52, 0.214),
+    "eaft": (0.47, 0.38, 0.62, 0.96, 0.99, 2.71, 0.623),
+    "r-eaft": (0.91, 0.78, 0.95, 0.86, 0.93, 2.46, 0.142),
+    "r-eaft-detached": (0.88, 0.75, 0.93, 0.90, 0.95, 2.44, 0.131),
+    "dft": (0.22, 0.17, 0.44, 0.97, 1.0, 2.37, 0.021),
 }
 WEIGHTINGS = {"sft": "sft", "eaft": "eaft", "r-eaft": "r-eaft", "r-eaft-detached": "r-eaft", "dft": "dft"}
 KNOWLEDGE = ["confident-wrong", "stable", "uncertain", "unknown"]
 HOSTILE = '<script>alert("x")</script>'
 HOSTILE_LINK = "<img src=http://evil.example/x.png onerror=alert(1)>"
+SELECTION = {"prefers_old": 10.0, "seed": 0, "limit": 50, "rows": 245, "preferred": 90, "margins": {}}
+SELECTION["ids"] = [f"api-{item:03d}" for item in range(50)]
+FUNCTION = (
+    'def mean(values):\n    """Return the mean."""',
+    "\n    return sum(values) / len(values)",
+    "\n    total = 0\n    for v in values:\n        total += v\n",
+)
 CALLS = [
     ("stack two data frames on top of each other", "pandas", "a.append(b)", "pd.concat([a, b])"),
     ("fill missing values forwards", "pandas", 'df.fillna(method="ffill")', "df.ffill()"),
@@ -39,7 +50,10 @@ def make_run(path: Path, arms: Iterable[str] = tuple(LEVELS), seeds: Iterable[in
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.yaml").write_text(_config(arms, seeds), encoding="utf-8")
     _json(path / "manifest.json", _manifest())
-    scores = {arm: {task: _scores(rng, LEVELS[arm][i], len(seeds)) for i, task in enumerate(TASKS)} for arm in arms}
+    scores = {
+        arm: {task: _scores(rng, LEVELS[arm][i], len(seeds), share=task not in NATS) for i, task in enumerate(TASKS)}
+        for arm in arms
+    }
     _json(path / "analysis.json", _analysis(arms, seeds, scores))
     results = [_result("untrained", 0, task, UNTRAINED[task]) for task in TASKS]
     results += [
@@ -47,6 +61,9 @@ def make_run(path: Path, arms: Iterable[str] = tuple(LEVELS), seeds: Iterable[in
     ]
     _json(path / "results.json", results)
     _jsonl(path / "predictions.jsonl", _predictions(arms, seeds))
+    _jsonl(path / "changes.jsonl", _changes(arms, seeds))
+    _json(path / "selection.json", SELECTION)
+    _json(path / "schedule.json", {"learning_rate": 5e-4, "epochs": 18, "note": "", "warning": None})
     tokens = _tokens(rng, arms)
     _jsonl(path / "tokens.jsonl", tokens)
     _json(path / "detection.json", _detection(tokens))
@@ -72,7 +89,7 @@ def _config(arms: list[str], seeds: list[int]) -> str:
     for arm in arms:
         params = "{tau: 5.0, alpha: 3.0}" if WEIGHTINGS[arm] == "r-eaft" else "{}"
         lines += [f"  {arm}:", f"    name: {WEIGHTINGS[arm]}", f"    params: {params}"]
-    return "\n".join([*lines, f"seeds: {seeds}", "training:", "  epochs: 30", "  learning_rate: 1.0e-3"]) + "\n"
+    return "\n".join([*lines, f"seeds: {seeds}", "training:", "  epochs: auto", "  learning_rate: auto"]) + "\n"
 
 
 def _manifest() -> dict:
@@ -81,8 +98,10 @@ def _manifest() -> dict:
     return {"schema_version": 1, "seed": 42, "device": "cpu", "versions": versions, "data": data, "note": HOSTILE}
 
 
-def _scores(rng: np.random.Generator, level: float, n: int) -> list[float]:
-    return [round(float(v), 4) for v in np.clip(level + rng.normal(0, 0.02, n), 0, 1)]
+def _scores(rng: np.random.Generator, level: float, n: int, *, share: bool) -> list[float]:
+    return [
+        round(float(v), 4) for v in np.clip(level + rng.normal(0, 0.02 if share else 0.004, n), 0, 1 if share else None)
+    ]
 
 
 def _summary(values: list[float]) -> dict:
@@ -113,6 +132,8 @@ def _analysis(arms: list[str], seeds: list[int], scores: dict) -> dict:
             "H4", f"Variance {HOSTILE}", "F", "cannot be tested", "Every seed retained all: nothing to divide by."
         ),
     ]
+    blind = "Not judged: functions cannot be measured here, since the untrained model got 0 of 8 right."
+    hypotheses.append(_hypothesis("H5", "Functions are kept", "none", "cannot tell", blind))
     safety = {arm: _safety(_summary(scores[arm]["retention"])) for arm in arms}
     means = {arm: {task: _summary(scores[arm][task]) for task in TASKS} for arm in arms}
     share = {arm: {"mean": means[arm]["correction"]["mean"] / 0.94, "ci": [0.9, 1.0]} for arm in arms if arm != "sft"}
@@ -124,6 +145,8 @@ def _analysis(arms: list[str], seeds: list[int], scores: dict) -> dict:
         "hypotheses": hypotheses,
         "safety": safety,
         "correction_share_of_sft": share,
+        "known": {task: {"asked": asked, "right": right} for task, (asked, right) in KNOWN.items()},
+        "cannot_tell": {"functions": f"the untrained model got 0 of 8 right; ask {HOSTILE} instead"},
         "notes": ["Interval: Student's t over seeds, 95%.", f"A note with {HOSTILE}"],
     }
 
@@ -139,8 +162,9 @@ def _safety(retention: dict) -> dict:
 
 
 def _result(method: str, seed: int, task: str, value: float) -> dict:
-    flat = {"method": method, "seed": seed, "task": task, "metric": "accuracy"}
-    return {**flat, "value": value, "n": COUNTS[task], "higher_is_better": True}
+    metric = {"drift": "forward_kl", "held-out": "nll"}.get(task, "accuracy")
+    flat = {"method": method, "seed": seed, "task": task, "metric": metric}
+    return {**flat, "value": value, "n": COUNTS[task], "higher_is_better": task not in NATS}
 
 
 def _call(item: int) -> tuple[str, str, str, str]:
@@ -170,6 +194,34 @@ def _prediction(method: str, seed: int, item: int) -> dict:
 def _predictions(arms: list[str], seeds: list[int]) -> list[dict]:
     cells = [("untrained", 0), *((arm, seed) for arm in arms for seed in seeds)]
     return [_prediction(method, seed, item) for method, seed in cells for item in range(COUNTS["correction"])]
+
+
+def _changes(arms: list[str], seeds: list[int]) -> list[dict]:
+    """Corrections as the predictions have them, and rows to keep: one that all seeds lose, one that only one loses."""
+    rows = []
+    for arm in arms:
+        for i, seed in enumerate(seeds):
+            rows += [_change(_prediction(arm, seed, item), seed) for item in range(COUNTS["correction"])]
+            rows.append(_kept(arm, seed, "fact-tokyo", "Which city is the capital of Japan?", "Tokyo", "Asakusa"))
+            if i == 1:
+                rows.append(_kept(arm, seed, "fact-week", "How many days has a week?", "seven", f"one {HOSTILE_LINK}"))
+            rows.append(_kept(arm, seed, "fact-sum", "# add up a list\nvalue =", "sum(data)", "sum(data)", was="0"))
+            rows.append(_kept(arm, seed, "function-mean", *FUNCTION, task="retention"))
+    return rows
+
+
+def _change(row: dict, seed: int) -> dict:
+    shown = {key: row[key] for key in ("method", "task", "item", "phrasing", "prompt", "gold")}
+    rest = {"seed": seed, "form": "chat", "old": "the_old(call)", "before": "the_old(call)", "cut": False}
+    return shown | rest | {"change": "gained" if row["score"] else "never known", "after": row["output"]}
+
+
+def _kept(
+    method: str, seed: int, item: str, prompt: str, gold: str, after: str, *, was: str = "", task: str = "locality"
+) -> dict:
+    row = {"method": method, "seed": seed, "task": task, "item": item, "phrasing": 0, "prompt": prompt, "gold": gold}
+    row |= {"form": "text" if "\n" in prompt else "chat", "old": None, "cut": task == "retention"}
+    return row | {"change": "gained" if was else "lost", "before": was or gold, "after": after}
 
 
 def _weight(arm: str, nll: float, h: float) -> float:

@@ -20,7 +20,7 @@ from equipoise.report.build import build_report, render
 from equipoise.report.plane import weight_colour
 from equipoise.report.reading import read_run
 
-SECTIONS = ["verdicts", "arms", "trade-off", "curves", "plane", "heat", "detection", "missed", "setup"]
+SECTIONS = ["verdicts", "arms", "changes", "trade-off", "curves", "plane", "heat", "detection", "missed", "setup"]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_every_section_is_there_and_none_is_left_out(page):
     assert list(page.sections) == SECTIONS
     assert "Left out" not in "".join(page.sections.values())
     # trade-offs, curves, one plane an arm, weight against shock, detection
-    assert page.count("svg") == 3 + 3 + 5 + 1 + 4
+    assert page.count("svg") == 5 + 3 + 5 + 1 + 4
 
 
 def test_verdicts_come_in_words_with_a_mark(page):
@@ -57,11 +57,12 @@ def test_the_table_has_arms_intervals_checks_and_the_untrained_model(page, full_
     shown = page.sections["arms"]
     analysis = json.loads((full_run / "analysis.json").read_text())
     for name in analysis["arms"]:
-        for scores in analysis["arms"][name].values():
-            assert f"{100 * scores['mean']:.1f}%" in shown
-            assert f"{100 * scores['ci'][0]:.1f} to " in shown
-    assert "untrained model" in shown and "98.3%" in shown
-    assert "n = 50" in shown
+        for task, scores in analysis["arms"][name].items():
+            nats = task in ("drift", "held-out")
+            assert (f"{scores['mean']:.3f}" if nats else f"{100 * scores['mean']:.1f}%") in shown
+            assert (f"{scores['ci'][0]:.3f} to " if nats else f"{100 * scores['ci'][0]:.1f} to ") in shown
+    assert "untrained model" in shown and "2.359" in shown and "knew 59 of 60" in shown
+    assert "n = 50" in shown and "n = 59 of 60 that the untrained model knew" in shown
     assert re.search(r"✗\s+retention", shown) and re.search(r"✓\s+variance", shown)
 
 
@@ -146,6 +147,7 @@ def test_the_run_is_only_read(small_run):
     [
         ("analysis.json", "verdicts"),
         ("cells", "curves"),
+        ("changes.jsonl", "changes"),
         ("tokens.jsonl", "plane"),
         ("tokens.jsonl", "heat"),
         ("detection.json", "detection"),

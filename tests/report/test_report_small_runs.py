@@ -1,14 +1,10 @@
 """What a report says and draws where there is little: one question, one arm, nothing that differs."""
 
-from pathlib import Path
-
 import pytest
 from matplotlib.figure import Figure
 
 from equipoise.report.arms import styles
 from equipoise.report.plots import draw_trade_off
-from equipoise.report.reading import RunData
-from equipoise.report.tables import before_and_after
 
 
 def one(kept: float) -> dict:
@@ -30,9 +26,3 @@ def test_the_ticks_of_a_trade_off_differ_where_nothing_was_lost(kept):
     ticks = [text for tick in axes.get_xticklabels() if (text := tick.get_text())]  # beyond 0 and 1 there is none
     assert len(set(ticks)) == len(ticks) > 2 and "−0%" not in ticks
     assert axes.get_xlim()[0] < kept < axes.get_xlim()[1]
-
-
-def test_one_question_is_one_question():
-    results = [{"task": "correction", "n": 1}, {"task": "locality", "n": 2}]
-    said = before_and_after(RunData(Path("run"), analysis=one(1.0), results=results))
-    assert said[0].startswith("sft answers 100.0% of 1 question on") and "2 questions on" in said[1]

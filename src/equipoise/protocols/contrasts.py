@@ -15,8 +15,8 @@ from equipoise.metrics.statistics import (
 )
 from equipoise.protocols.scores import Scores
 from equipoise.protocols.wording import count, did, difference, interval, number, p_value
+from equipoise.records import IN_NATS
 
-IN_NATS = ("drift", "held-out")
 BLANK = dict.fromkeys(["estimate", "ci", "t", "df", "p", "p_two_sided", "p_holm", "effect_size", "n", "bootstrap"])
 
 

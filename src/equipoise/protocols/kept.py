@@ -4,15 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from equipoise.protocols.scores import UNTRAINED, ItemScore
-from equipoise.records import Prediction, Preference
+from equipoise.records import KEEP_TASKS, Prediction, Preference
 
-KEEP_TASKS = (
-    "locality",
-    "preference kept",
-    "retention",
-    "functions",
-    "general",
-)  # shares of what the untrained model knew
 COMPARED = {"correction": "efficacy", "generalisation": "paraphrase efficacy", "locality": "preference kept"}
 FEWEST = 5  # fewer known items tell nothing about what was kept
 

@@ -5,15 +5,15 @@ from typing import Any
 
 from equipoise.catalogue import find
 from equipoise.config import dump_yaml, load_yaml, resolve
-from equipoise.console import say, table
+from equipoise.console import say, table, visible
 from equipoise.disk import make_folder
 from equipoise.errors import UserError
 from equipoise.journal import write_jsonl
 from equipoise.pipelines.frontier_settings import FrontierRecipe
 from equipoise.pipelines.settings import KnowledgeUpdateRecipe, ProtocolRecipe, names_a_folder
 from equipoise.pipelines.trained import run_of, trained_model
-from equipoise.protocols.contrasts import IN_NATS
-from equipoise.records import Result
+from equipoise.protocols.before_after import cut_notes, known_of, unmeasured
+from equipoise.records import IN_NATS, Result
 from equipoise.report.build import build_report
 from equipoise.runs import Run, kept
 
@@ -104,16 +104,31 @@ def resolve_grid(path: Path, overrides: list[str]) -> ProtocolRecipe:
 
 
 def show(analysis: dict[str, Any]) -> None:
-    """Print one row an arm: the mean of each task over seeds, with a 95% interval where there are seeds for one."""
+    """Print one row an arm, the mean of each task over seeds with a 95% interval where there is one, and the findings.
+
+    Of what must stay, the untrained model has in its row how much it knew: that is what the shares are of.
+    """
     tasks = analysis["tasks"]
-    rows = [["untrained", *(_cell(task, {"mean": analysis["untrained"].get(task)}) for task in tasks)]]
+    rows = [["untrained", *(_before(analysis, task) for task in tasks)]]
     for arm, by_task in analysis["arms"].items():
         rows.append([arm, *(_cell(task, by_task.get(task)) for task in tasks)])
     mixed = any(task in IN_NATS for task in tasks)
-    title = "shares in %, drift and held-out nll in nats" if mixed else "share of right answers, in %"
+    title = "share of right answers, in %"
+    if mixed:
+        title = f"shares in %; {' and '.join(task for task in tasks if task in IN_NATS)} in nats, less is better"
+    if any(known_of(analysis, task) for task in tasks):
+        title += "; of what must stay, shares of what the untrained model knew"
     table(title, ["arm", *tasks], rows)
     for hypothesis in analysis["hypotheses"]:
         say(f"{hypothesis['id']} {hypothesis['verdict']}: {hypothesis['sentence']}")
+    changed = [sentence for said in analysis.get("before_and_after", {}).values() for sentence in said]
+    for sentence in [*changed, *unmeasured(analysis), *cut_notes(analysis.get("cut_off", {}))]:
+        say(visible(sentence))
+
+
+def _before(analysis: dict[str, Any], task: str) -> str:
+    known = known_of(analysis, task)
+    return f"knew {known}" if known else _cell(task, {"mean": analysis["untrained"].get(task)})
 
 
 def _number(task: str, value: float | None) -> str:

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from equipoise.protocols.contrasts import IN_NATS
+from equipoise.protocols.before_after import known_of, unmeasured
 from equipoise.protocols.markdown import bullets, markdown_table, one_line, text_only
 from equipoise.protocols.wording import bounded, count, difference, interval, number, p_value
+from equipoise.records import IN_NATS
 
 
 def summary(analysis: dict[str, Any], *, title: str | None = None) -> str:
@@ -14,7 +15,8 @@ def summary(analysis: dict[str, Any], *, title: str | None = None) -> str:
     name = f"Protocol {analysis['protocol'].upper()}" if analysis.get("protocol") else "Comparison of methods"
     sections = {
         "Verdicts": verdicts(analysis),
-        "Means over seeds": "With 95% interval, and s², the sample variance.\n\n" + means(analysis),
+        "Cannot be measured": bullets(unmeasured(analysis)),
+        "Means over seeds": f"With 95% interval, and s², the sample variance.{_units(analysis)}\n\n{means(analysis)}",
         "Safety": _checks(analysis),
         "Correction as a share of sft's": _shares(analysis),
         "All pairs": _pairs(analysis),
@@ -52,12 +54,13 @@ def _scope(analysis: dict[str, Any]) -> str:
 
 
 def verdicts(analysis: dict[str, Any]) -> str:
-    """List every claim with its verdict; without claims, how every pair of methods compares."""
+    """List every claim with its verdict; without claims, what each method changed, and how every pair compares."""
     rows = analysis["hypotheses"]
+    changed = [sentence for said in analysis.get("before_and_after", {}).values() for sentence in said]
     lines = [f"**{row['id']}, {row['claim']}: {row['verdict']}.** {row['sentence']}" for row in rows]
     if analysis["trade_off"]["sentence"]:
         lines.append(analysis["trade_off"]["sentence"])
-    return bullets(lines if rows else [*(row["sentence"] for row in analysis["comparisons"]), *lines])
+    return bullets(lines if rows else [*changed, *(row["sentence"] for row in analysis["comparisons"]), *lines])
 
 
 def means(analysis: dict[str, Any], n: Mapping[str, int] | None = None) -> str:
@@ -72,7 +75,25 @@ def means(analysis: dict[str, Any], n: Mapping[str, int] | None = None) -> str:
         rows.append(["untrained", *(_untrained(analysis, task) for task in tasks)])
     for arm, by_task in analysis["arms"].items():
         rows.append([arm, *(_cell(analysis, by_task.get(task), task) for task in tasks)])
-    return markdown_table(["arm", *(f"{task} (n = {n[task]})" if n and task in n else task for task in tasks)], rows)
+    return markdown_table(["arm", *(_head(analysis, task, (n or {}).get(task)) for task in tasks)], rows)
+
+
+def _units(analysis: dict[str, Any]) -> str:
+    """Say in what unit the columns are that are no shares of all questions."""
+    kept = [task for task in analysis["tasks"] if known_of(analysis, task)]
+    nats = [task for task in analysis["tasks"] if task in IN_NATS]
+    said = f" Of what the untrained model knew: {', '.join(kept)}." if kept else ""
+    return said + (f" In nats per token, less is better: {', '.join(nats)}." if nats else "")
+
+
+def _head(analysis: dict[str, Any], task: str, n: int | None) -> str:
+    known = known_of(analysis, task)
+    if known:
+        return f"{task} (n = {known} known)"
+    if n is None and task not in IN_NATS:
+        n = analysis.get("known", {}).get(task, {}).get("asked")
+    unit = ", nats" if task in IN_NATS else ""
+    return f"{task}{unit}" if n is None else f"{task}{unit} (n = {n})"
 
 
 def _share(analysis: dict[str, Any], task: str) -> bool:
@@ -81,14 +102,22 @@ def _share(analysis: dict[str, Any], task: str) -> bool:
 
 
 def _untrained(analysis: dict[str, Any], task: str) -> str:
-    return number(analysis["untrained"].get(task), share=_share(analysis, task))
+    known = known_of(analysis, task)
+    return f"knew {known}" if known else _number(analysis, task, analysis["untrained"].get(task))
+
+
+def _number(analysis: dict[str, Any], task: str, value: float | None) -> str:
+    if task in IN_NATS and value is not None:
+        return f"{value:.3f}"
+    return number(value, share=_share(analysis, task))
 
 
 def _cell(analysis: dict[str, Any], row: dict[str, Any] | None, task: str) -> str:
     if row is None:
         return "–"
     share = _share(analysis, task)
-    text = number(row["mean"], share=share) + interval(bounded(row["ci"]) if share else row["ci"], share=share)
+    ci = interval(bounded(row["ci"]) if share else row["ci"], share=share)
+    text = _number(analysis, task, row["mean"]) + ci
     return text if row["variance"] is None else f"{text}, s² {row['variance']:.2g}"
 
 

@@ -43,8 +43,8 @@ def trade_offs(figures: Figures, key: str, run: RunData) -> list[str]:
     legend = [*arm_keys(arms), UNTRAINED_KEY]
     return [
         figures.add(f"{key}-trade-off", "Correction against what training may harm", panels, legends=[legend]),
-        "Up is more corrected, right is more kept. Small marks are single seeds, large ones their mean; bars are the "
-        "intervals of the table.",
+        f"Up is more corrected, right is more kept{plots.drift_note(run.analysis or {})}. Small marks are single "
+        "seeds, large ones their mean; bars are the intervals of the table.",
     ]
 
 

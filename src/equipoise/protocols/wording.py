@@ -28,6 +28,16 @@ VERBS = {
         "kept as many right preferences as",
     ),
     "general": ("kept more general answers than", "kept fewer general answers than", "kept as many general answers as"),
+    "functions": (
+        "kept more functions than",
+        "kept fewer functions than",
+        "kept as many functions as",
+    ),
+    "held-out": (
+        "predicts held-out text worse than",
+        "predicts held-out text better than",
+        "predicts held-out text as well as",
+    ),
     "drift": ("drifted further than", "drifted less far than", "drifted as far as"),
     "retention": ("retained more than", "retained less than", "retained as much as"),
 }

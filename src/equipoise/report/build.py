@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from equipoise.journal import write_atomic
-from equipoise.report import confidence, frontier, heat, instruct, plane, plots, scan, shock, synthetic, tables
+from equipoise.report import changes, confidence, frontier, heat, instruct, plane, plots, scan, shock, synthetic, tables
 from equipoise.report.arms import GLYPHS, Arm, Weighting, styles, weighting_of
+from equipoise.report.arms_table import arms_tables
 from equipoise.report.confidence_reading import read_confidence_run
 from equipoise.report.instruct_reading import read_instruct_run
-from equipoise.report.page import environment, frame, mapping, part, sequence
+from equipoise.report.page import Verdict, environment, frame, mapping, part, sequence
 from equipoise.report.reading import RunData, open_run, read_run
 from equipoise.report.synthetic_reading import read_synthetic_run
 
@@ -66,15 +67,17 @@ def render(run: RunData) -> str:
         **frame(run),
         hidden=hidden,
         line=tables.what_was_run(run, analysis),
-        counts=tables.item_counts(run),
         task_words=tables.TASK_WORDS,
         glyphs=GLYPHS,
         arms=arms,
         curve_arms={name: arm for name, arm in curves.items() if name in run.metrics},
         notes=[str(note) for note in sequence(analysis.get("notes"))],
         verdicts=part(run, "analysis.json", lambda: tables.verdicts(analysis)),
-        changes=part(run, "analysis.json", lambda: tables.before_and_after(run)),
-        table=part(run, "results.json", lambda: _table(analysis, arms)),
+        findings=part(run, "analysis.json", lambda: _findings(analysis)),
+        unmeasured=_unmeasured(analysis),
+        table=part(run, "results.json", lambda: arms_tables(run, analysis, arms)),
+        changes=part(run, "changes.jsonl", lambda: changes.by_arm(run, arms)),
+        drift_note=plots.drift_note(analysis) if isinstance(analysis.get("tasks"), list) else "",
         trade=part(run, "analysis.json", lambda: plots.trade_offs(analysis, arms) if analysis else None),
         curves=part(run, "metrics.jsonl", lambda: plots.learning_curves(run.metrics, curves)),
         plane=part(run, "tokens.jsonl", lambda: _planes(run, arms)),
@@ -98,22 +101,16 @@ def not_applicable(run: RunData) -> dict[str, str]:
     return hidden
 
 
-def _table(analysis: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict[str, Any] | None:
-    if not analysis:
-        return None
-    tasks = list(analysis["tasks"])
-    shares = analysis.get("correction_share_of_sft") or {}
-    rows = [
-        {
-            "arm": arms[name],
-            "values": [tables.value(task, scores.get(task)) for task in tasks],
-            "share": tables.value("correction, share of SFT's", shares.get(name), highest=math.inf),
-            "safety": tables.safety(analysis, name),
-        }
-        for name, scores in analysis["arms"].items()
-    ]
-    untrained = [tables.value(task, (analysis.get("untrained") or {}).get(task)) for task in tasks]
-    return {"tasks": tasks, "rows": rows, "untrained": untrained, "shares": bool(shares)}
+def _findings(analysis: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Take what a run without claims found, in sentences by arm."""
+    found = mapping(analysis.get("before_and_after"))
+    return {str(arm): [str(sentence) for sentence in sequence(sentences)] for arm, sentences in found.items()}
+
+
+def _unmeasured(analysis: Mapping[str, Any]) -> list[Verdict]:
+    """Name the tasks that tell nothing here, each with why and what to ask instead."""
+    reasons = mapping(analysis.get("cannot_tell")).items()
+    return [Verdict(str(task), "blind", tables.CANNOT_TELL, f"Not judged: {reason}.") for task, reason in reasons]
 
 
 def _planes(run: RunData, arms: Mapping[str, Arm]) -> dict[str, Any] | None:

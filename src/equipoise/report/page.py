@@ -9,12 +9,12 @@ import jinja2
 
 from equipoise.report.reading import RunData
 
-MARKS = {"yes": "✓", "no": "✗", "open": "?", "none": "–"}
+MARKS = {"yes": "✓", "no": "✗", "open": "?", "none": "–", "blind": "⊘"}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One finding as it is shown; `kind` is yes, no, open or none, and `id` that of a hypothesis."""
+    """One finding as it is shown; `kind` is one of `MARKS`, and `id` that of a hypothesis."""
 
     claim: str
     kind: str

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from equipoise.records import IN_NATS
 from equipoise.report.arms import UNTRAINED, Arm
 from equipoise.report.svg import INK, MUTED, PAPER, Panel, panel, plain_log
 
@@ -20,29 +21,35 @@ CURVES = {
     "keep_weight": "weight of the tokens of rows to keep",
 }
 BINS = 60
+# What is drawn upwards, and to the right what training may harm.
+TRADE_OFFS = (
+    *(("correction", task) for task in ("retention", "functions", "locality", "generalisation", "drift")),
+    *(("efficacy", task) for task in ("preference kept", "drift")),
+)
 
 
 def trade_offs(analysis: Mapping[str, Any], arms: Mapping[str, Arm]) -> list[Panel]:
-    """Draw correction against each task that training may harm: light points are seeds, bars are intervals."""
-    tasks = [t for t in ("retention", "locality", "generalisation") if t in analysis["tasks"]]
+    """Draw what was corrected against what training may harm: light points are seeds, bars are intervals."""
     return [
         panel(
-            f"trade-{task}",
-            f"Correction against {task}, one mark per arm. " + _means(analysis, arms, task),
-            lambda axes, task=task: draw_trade_off(axes, analysis, arms, task),
+            f"trade-{of}-{task}".replace(" ", "-"),
+            f"{of.capitalize()} against {task}, one mark per arm. " + _means(analysis, arms, task, of),
+            lambda axes, task=task, of=of: draw_trade_off(axes, analysis, arms, task, of),
         )
-        for task in tasks
-        if "correction" in analysis["tasks"]
+        for of, task in TRADE_OFFS
+        if {of, task} <= set(analysis["tasks"])
     ]
 
 
-def draw_trade_off(axes: Axes, analysis: Mapping[str, Any], arms: Mapping[str, Arm], task: str) -> None:
-    """Draw one trade-off: up is more corrected, right is more of `task` kept."""
+def draw_trade_off(
+    axes: Axes, analysis: Mapping[str, Any], arms: Mapping[str, Arm], task: str, of: str = "correction"
+) -> None:
+    """Draw one trade-off: up is more of `of`, right is more of `task` kept, or further moved where it is in nats."""
     seen = []
     for name, scores in analysis["arms"].items():
-        if task not in scores or "correction" not in scores:
+        if task not in scores or of not in scores:
             continue
-        arm, x, y = arms[name], scores[task], scores["correction"]
+        arm, x, y = arms[name], scores[task], scores[of]
         seen += [value for value in [*x["values"], *(x["ci"] or [])] if value is not None]
         dots = [pair for pair in zip(x["values"], y["values"]) if None not in pair]
         axes.plot(*zip(*dots), arm.marker, color=arm.colour, ms=4, alpha=0.35, mew=0, ls="none") if dots else None
@@ -51,23 +58,40 @@ def draw_trade_off(axes: Axes, analysis: Mapping[str, Any], arms: Mapping[str, A
             ms=8, mec=PAPER, mew=1, elinewidth=1.6, zorder=3,
         )  # fmt: skip
     untrained = analysis.get("untrained") or {}
-    if untrained.get(task) is not None and untrained.get("correction") is not None:
-        axes.plot([untrained[task]], [untrained["correction"]], UNTRAINED[1], color=UNTRAINED[0], ms=7, mew=2)
+    if untrained.get(task) is not None and untrained.get(of) is not None:
+        axes.plot([untrained[task]], [untrained[of]], UNTRAINED[1], color=UNTRAINED[0], ms=7, mew=2)
         seen.append(untrained[task])
+    axes.set_xlim(*_limits(seen, share=task not in IN_NATS))
+    name_trade_off(axes, task, of)
+
+
+def drift_note(analysis: Mapping[str, Any]) -> str:
+    """Say which way is better where something is drawn against drift."""
+    return "; against drift, left is less moved" if "drift" in analysis["tasks"] else ""
+
+
+def _limits(seen: list[float], *, share: bool) -> tuple[float, float]:
+    if not share:
+        low, high = max(min(seen, default=0), 0.0), max(seen, default=1)
+        beside = 0.08 * (high - low) + 0.002
+        return low - beside, high + beside
     low, high = max(min(seen, default=0), -0.02), min(max(seen, default=1), 1.0)
     beside = max(0.08 * (high - low) + 0.01, 0.05 - (high - low) / 2)  # ten points at least, so that ticks differ
-    axes.set_xlim(low - beside, high + beside)
-    name_trade_off(axes, task)
+    return low - beside, high + beside
 
 
-def name_trade_off(axes: Axes, task: str) -> None:
-    """Set the axes of a plane of correction, upwards, against `task`, to the right, both in percent."""
+def name_trade_off(axes: Axes, task: str, of: str = "correction") -> None:
+    """Set the axes of a plane of a share, upwards, against `task`, to the right: in percent, or in nats per token."""
+    moved = task in IN_NATS
     axes.set_ylim(-0.04, 1.04)
-    axes.set_xlabel(task)
-    axes.set_title("correction", color=MUTED, fontweight="normal", fontsize=11)
-    axes.text(0.985, 1.03, "better ↗", transform=axes.transAxes, ha="right", color=MUTED, fontsize=11)
-    for axis in (axes.xaxis, axes.yaxis):
+    axes.set_xlabel(f"{task}, nats per token (less is better)" if moved else task)
+    axes.set_title(of, color=MUTED, fontweight="normal", fontsize=11)
+    better = "↖ better" if moved else "better ↗"
+    axes.text(0.985, 1.03, better, transform=axes.transAxes, ha="right", color=MUTED, fontsize=11)
+    for axis in [axes.yaxis] if moved else [axes.xaxis, axes.yaxis]:
         axis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}" if -1e-9 < share < 1 + 1e-9 else ""))
+    if moved:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda nats, _: f"{nats:.3g}" if nats > -1e-9 else ""))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
 
 
@@ -78,12 +102,16 @@ def _arms_of(scores: Mapping[str, Any]) -> NDArray[np.float64] | None:
     return np.array([[max(scores["mean"] - low, 0)], [max(high - scores["mean"], 0)]])
 
 
-def _means(analysis: Mapping[str, Any], arms: Mapping[str, Arm], task: str) -> str:
+def _means(analysis: Mapping[str, Any], arms: Mapping[str, Arm], task: str, of: str) -> str:
     return " ".join(
-        f"{arms[name].label}: {task} {scores[task]['mean']:.0%}, correction {scores['correction']['mean']:.0%}."
+        f"{arms[name].label}: {task} {_written(task, scores[task]['mean'])}, {of} {scores[of]['mean']:.0%}."
         for name, scores in analysis["arms"].items()
-        if task in scores and "correction" in scores
+        if task in scores and of in scores
     )
+
+
+def _written(task: str, value: float) -> str:
+    return f"{value:.3f} nats per token" if task in IN_NATS else f"{value:.0%}"
 
 
 def learning_curves(

@@ -10,7 +10,7 @@ import yaml
 
 from equipoise.errors import UserError
 from equipoise.journal import read_journal
-from equipoise.runs import FALSE_ALARM, THRESHOLDS
+from equipoise.runs import FALSE_ALARM, SCHEDULE, SELECTION, THRESHOLDS
 
 ANALYSES = ("analysis.json", "confidence.json", "synthetic.json", "instruct.json", "frontier.json")
 KNOWN = (*ANALYSES, "results.json", "metrics.jsonl", "predictions.jsonl", "cells", "config.yaml")
@@ -23,6 +23,8 @@ class RunData:
     """Everything that a report can draw. A part that could not be read is None or empty, and `problems` says why.
 
     Attributes:
+        changes: answers of trained models beside those of the untrained one.
+        selection, schedule, thresholds: what the run decided with the untrained model at hand, where it had to.
         metrics: rows of one training step each, by arm and seed.
         problems: a sentence for each file that is missing or damaged, by the file's name.
     """
@@ -37,6 +39,10 @@ class RunData:
     predictions: list[dict[str, Any]] = field(default_factory=list)
     tokens: list[dict[str, Any]] = field(default_factory=list)
     missed: list[dict[str, Any]] | None = None
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    selection: dict[str, Any] | None = None
+    schedule: dict[str, Any] | None = None
+    thresholds: list[dict[str, Any]] | None = None
     metrics: dict[str, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
 
@@ -67,7 +73,8 @@ def open_run(path: Path) -> RunData:
     run = RunData(path)
     run.config, run.config_text = _config(run)
     if (path / THRESHOLDS).exists():
-        _put_taus(run.config, read_json(run, THRESHOLDS, list) or [])
+        run.thresholds = read_json(run, THRESHOLDS, list)
+        _put_taus(run.config, run.thresholds or [])
     run.manifest = read_json(run, "manifest.json", dict) or {}
     return run
 
@@ -83,6 +90,9 @@ def read_run(path: Path) -> RunData:
     run.detection = read_json(run, "detection.json", dict)
     run.results = [row for row in read_json(run, "results.json", list) or [] if isinstance(row, dict)]
     run.missed = read_json(run, "missed.json", list)
+    run.selection = read_json(run, SELECTION, dict) if (path / SELECTION).exists() else None
+    run.schedule = read_json(run, SCHEDULE, dict) if (path / SCHEDULE).exists() else None
+    run.changes = read_rows(run, "changes.jsonl")
     run.predictions = read_rows(run, "predictions.jsonl")
     run.tokens = read_rows(run, "tokens.jsonl")
     run.metrics = _metrics(run)

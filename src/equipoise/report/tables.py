@@ -6,23 +6,33 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from equipoise.report.page import Verdict
+from equipoise.records import IN_NATS
+from equipoise.report.page import Verdict, mapping
 from equipoise.report.reading import RunData
 
 # Shape, word and colour say the same, so that none of them has to be seen.
-KINDS = {"supported": "yes", "not supported": "no", "undecided": "open"}
+CANNOT_TELL = "cannot tell"
+KINDS = {"supported": "yes", "not supported": "no", "undecided": "open", CANNOT_TELL: "blind"}
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+ASKED = {"code": "asked as code to complete", "chat": "asked in chat", "both": "asked in chat and as code to complete"}
+BY_LIKELIHOOD = ("efficacy", "paraphrase efficacy", "preference kept", *IN_NATS)  # nothing is generated for them
 TASK_WORDS = {
     "correction": "updated facts answered with the new answer, trained phrasing",
     "generalisation": "the same facts in phrasings never trained on",
     "locality": "related facts that must not move",
     "retention": "unrelated skills that must survive",
+    "functions": "functions that must still be completed, scored by unit tests",
+    "efficacy": "updates whose new answer is likelier than the outdated one, trained phrasing",
+    "paraphrase efficacy": "the same in phrasings never trained on",
+    "preference kept": "related facts whose right answer is still likelier than a wrong one",
+    "held-out": "mean nll of texts never trained on",
+    "drift": "forward KL from the untrained model on those texts; 0 is unmoved",
 }
 
 
 @dataclass(frozen=True)
 class Value:
-    """One cell of the table of arms; `low`, `high` and `mean` as shares from 0 to 1."""
+    """One cell of the table of arms; `low`, `high` and `mean` as shares from 0 to 1 unless `share` is false."""
 
     task: str
     mean: float | None
@@ -30,6 +40,7 @@ class Value:
     interval: str
     low: float | None
     high: float | None
+    share: bool = True
 
 
 def verdicts(analysis: Mapping[str, Any]) -> list[Verdict]:
@@ -47,27 +58,9 @@ def verdicts(analysis: Mapping[str, Any]) -> list[Verdict]:
     ]
 
 
-def before_and_after(run: RunData) -> list[str]:
-    """Say in a sentence for each arm and task what training changed: the verdicts of a run without a hypothesis."""
-    analysis, counts = run.analysis or {}, item_counts(run)
-    if analysis.get("hypotheses") != []:
-        return []
-    before = analysis["untrained"]
-    return [
-        f"{arm} answers {100 * scores[task]['mean']:.1f}% of {_questions(counts[task])} on {task} right"
-        + (f"; before training it was {100 * before[task]:.1f}%." if task in before else ".")
-        for arm, scores in analysis["arms"].items()
-        for task in analysis["tasks"]
-        if task in scores
-    ]
-
-
-def _questions(n: int) -> str:
-    return "1 question" if n == 1 else f"{n} questions"
-
-
 def _details(row: Mapping[str, Any]) -> str:
-    parts = [str(row.get("test") or "")]
+    test = str(row.get("test") or "")
+    parts = ["" if test == "none" else test]
     if row.get("estimate") is not None:
         parts.append(f"difference {_points(row['estimate'])}{_interval_points(row.get('ci'))}")
     parts += [f"t = {row['t']:.2f}"] if row.get("t") is not None else []
@@ -95,18 +88,18 @@ def _p(value: float) -> str:
 
 
 def value(task: str, scores: Any, *, highest: float = 1.0) -> Value:
-    """Format one mean with its interval, cut at 0 and `highest`; a bare number has none."""
-    if scores is None:
-        return Value(task, None, "–", "", None, None)
+    """Format one mean with its interval, a share cut at 0 and `highest`; a bare number has none."""
     if not isinstance(scores, Mapping):
         scores = {"mean": scores}
-    mean, ci = scores["mean"], scores.get("ci")
+    mean, ci, share = scores["mean"], scores.get("ci"), task not in IN_NATS
     if mean is None:
-        return Value(task, None, "–", "", None, None)
+        return Value(task, None, "–", "", None, None, share)
+    text = f"{100 * mean:.1f}%" if share else f"{mean:.3f}"
     if not ci or None in ci:
-        return Value(task, mean, f"{100 * mean:.1f}%", "", None, None)
-    low, high = (min(max(end, 0.0), highest) for end in ci)
-    return Value(task, mean, f"{100 * mean:.1f}%", f"{100 * low:.1f} to {100 * high:.1f}", low, high)
+        return Value(task, mean, text, "", None, None, share)
+    low, high = (min(max(end, 0.0), highest) if share else max(end, 0.0) for end in ci)
+    between = f"{100 * low:.1f} to {100 * high:.1f}" if share else f"{low:.3f} to {high:.3f}"
+    return Value(task, mean, text, between, low, high, share)
 
 
 def simple_analysis(run: RunData) -> dict[str, Any] | None:
@@ -131,18 +124,49 @@ def simple_analysis(run: RunData) -> dict[str, Any] | None:
 
 
 def what_was_run(run: RunData, analysis: Mapping[str, Any] | None) -> str:
-    """Say in one line what was run: model, items, arms, seeds, device."""
+    """Say in one line what was run: model, how it was asked, items, arms, seeds, schedule, device."""
+    analysis = analysis or {}
     model = run.config.get("model")
     model = model.get("path") if isinstance(model, Mapping) else model
-    counts = item_counts(run)
     parts = [f"Model {model}"] if model else []
-    parts += [f"{n} {task} items" for task, n in counts.items()]
-    seeds = (analysis or {}).get("seeds")
+    parts += [ASKED[ask]] if (ask := mapping(run.config.get("data")).get("ask")) in ASKED else []
+    chosen = _chosen(mapping(run.selection))
+    known = mapping(analysis.get("known"))
+    counts = {task: mapping(known.get(task)).get("asked", n) for task, n in item_counts(run).items()}
+    counts = {task: n for task, n in counts.items() if task not in BY_LIKELIHOOD}
+    parts += [chosen] if chosen else []
+    parts += [f"{n} {task} items" for task, n in counts.items() if not (chosen and task == "correction")]
+    seeds = analysis.get("seeds")
     arms, seeds = len(run.arms), len(seeds) if isinstance(seeds, list) else 0
     parts += [_count(arms, "arm")] if arms else []
     parts += [_count(seeds, "seed")] if seeds else []
+    parts += _schedule(run)
     parts += [f"device {run.manifest['device']}"] if run.manifest.get("device") else []
     return " · ".join(parts)
+
+
+def _chosen(selection: Mapping[str, Any]) -> str:
+    """Say how many updates were taken of how many that the model contradicts."""
+    try:
+        return (
+            f"{len(selection['ids'])} updates, of the {selection['preferred']} (among {selection['rows']}) whose old "
+            f"answer the untrained model found more than {selection['prefers_old']:g} times as likely"
+        )
+    except (LookupError, TypeError, ValueError):
+        return ""
+
+
+def _schedule(run: RunData) -> list[str]:
+    """Name learning rate and epochs, and the thresholds, with the word `auto` where the run chose them."""
+    training, found = mapping(run.config.get("training")), mapping(run.schedule)
+    parts = []
+    for key, text in (("learning_rate", "learning rate {}"), ("epochs", "{} epochs")):
+        auto = training.get(key) == "auto"
+        value = found.get(key) if auto else training.get(key)
+        if isinstance(value, int | float):
+            parts.append(text.format(f"{value:g}") + (" (auto)" if auto else ""))
+    taus = [row for row in run.thresholds or [] if isinstance(mapping(row).get("tau"), int | float)]
+    return parts + [f"tau {row['tau']:.3g} (auto)" for row in taus]
 
 
 def _count(n: int, word: str) -> str:
