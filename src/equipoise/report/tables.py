@@ -22,6 +22,7 @@ TASK_WORDS = {
     "locality": "related facts that must not move",
     "retention": "unrelated skills that must survive",
     "functions": "functions that must still be completed, scored by unit tests",
+    "general": "general questions that have nothing to do with the updates",
     "efficacy": "updates whose new answer is likelier than the outdated one, trained phrasing",
     "paraphrase efficacy": "the same in phrasings never trained on",
     "preference kept": "related facts whose right answer is still likelier than a wrong one",
