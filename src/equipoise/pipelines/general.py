@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
+from equipoise.console import say
 from equipoise.data.formatting import render_prompt
 from equipoise.evaluation.knowledge import Item, Task
 from equipoise.journal import read_journal, write_jsonl
@@ -58,6 +59,7 @@ def settle(loaded: Loaded, count: int, folder: Path | None) -> list[Example]:
     texts = [row["question"] for row in _questions() if "answer" not in row][:count]
     questions = [Message(role="user", content=text) for text in texts]
     prompts = [render_prompt(loaded.tokenizer, [question]) for question in questions]
+    say(f"asking the model {len(questions)} general questions to rehearse")
     answers = generate(loaded.model, loaded.tokenizer, prompts, max_new_tokens=MOST_TOKENS)
     outputs = loaded.tokenizer.batch_decode([answer.ids for answer in answers], skip_special_tokens=True)
     rows = []
