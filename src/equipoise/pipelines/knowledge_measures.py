@@ -17,7 +17,7 @@ from equipoise.pipelines.knowledge_data import KnowledgeData, tasks
 from equipoise.pipelines.settings import KnowledgeUpdateRecipe
 from equipoise.records import Prediction
 
-WIDER = 4  # a batch of all runs together holds so many times the tokens of one run's: it is split among them
+WIDER = 1  # wider batches of stacked answers took up to 23 GB in 16 bits (LOG.md)
 FUNCTION_TOKENS = 120  # of a completed function, for progress
 COMPARED = ("correction", "generalisation", "locality")  # tasks whose answers are compared by likelihood, too
 
