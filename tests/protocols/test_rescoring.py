@@ -36,11 +36,13 @@ def finished(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("rescoring")
     (home / "updates.jsonl").write_text(lines(UPDATES))
     (home / "functions.jsonl").write_text(lines(FUNCTIONS))
+    (home / "held-out.jsonl").write_text(lines([{"text": "The rain in the north fell all day and all night."}]))
     run_recipe(
         "demo",
         [
             *("seeds=[1]", "arms={sft: {name: sft}, r-eaft: {name: r-eaft}}", "training.epochs=15"),
             *(f"data.updates={home}/updates.jsonl", f"data.functions={home}/functions.jsonl"),
+            f"data.held_out={home}/held-out.jsonl",
             *("data.keep_limit=6", "data.skills=null", "evaluation.max_new_tokens=16"),
             *("evaluation.answers=stated", "evaluation.likelihood=true", "evaluation.drift=true"),
         ],
