@@ -70,12 +70,18 @@ def options(
 
 
 @app.command()
-def demo(overrides: Overrides = None, out: Out = None) -> None:
-    """Protocol A, small: three objectives, three seeds, a report.
+def demo(
+    overrides: Overrides = None,
+    out: Out = None,
+    real: Annotated[
+        bool, typer.Option("--real", help="On SmolLM2-135M; `equipoise models fetch smollm2-135m` gets it.")
+    ] = False,
+) -> None:
+    """Protocol A, small: three objectives, three seeds, a report. With --real one seed on a pretrained model.
 
     Example: equipoise demo --out runs/demo
     """
-    _protocol("demo", overrides, out, dry_run=False)
+    _protocol("demo-real" if real else "demo", overrides, out, dry_run=False)
 
 
 @app.command()
@@ -141,17 +147,29 @@ def _protocol(recipe: str, overrides: list[str] | None, out: Path | None, *, dry
 @app.command()
 def analyze(
     table: Annotated[
-        Path, typer.Argument(help="CSV, JSON or JSONL with method, seed, metric and value, or nested JSON.")
+        Path,
+        typer.Argument(
+            metavar="TABLE|RUN",
+            help="CSV, JSON or JSONL with method, seed, metric and value, or nested JSON; or a run directory.",
+        ),
     ],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for analysis.json and SUMMARY.md.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A table's folder for analysis.json and SUMMARY.md.")
+    ] = None,
 ) -> None:
     """Compare methods from a table of results, paired by seed.
 
+    A finished knowledge update is scored again from its stored answers, without its model, and analysed again in place.
+
     Example: equipoise analyze results.csv --out analysis
     """
+    if table.is_dir():
+        from equipoise.protocols.single import analyze_run
+
+        return analyze_run(table, out)
     from equipoise.protocols.summary import analyze_table
 
-    typer.echo(analyze_table(table, out))
+    return typer.echo(analyze_table(table, out))
 
 
 @app.command()

@@ -78,6 +78,11 @@ class Reference:
             self._head = replace(self._head, weight=self._head.weight.clone())
         self._version = self._head.weight._version
 
+    @property
+    def tokens(self) -> int:
+        """Tokens that are predicted, of all texts."""
+        return sum(len(states) for states in self._states)
+
     def measure(
         self, model: Any, *, method: str, seed: int, on_batch: Callable[[int], None] | None = None
     ) -> list[Drift]:

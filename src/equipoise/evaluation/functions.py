@@ -1,7 +1,7 @@
 """Functions that a model completes, scored by running unit tests: a skill that training should not cost."""
 
 import ast
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,10 +129,14 @@ def evaluate_functions(
     seed: int,
     max_new_tokens: int = MAX_NEW_TOKENS,
     batch_tokens: int = BATCH_TOKENS,
+    on_batch: Callable[[Sequence[int]], None] | None = None,
 ) -> list[Prediction]:
     """Complete every function greedily and run its tests: this executes what the model wrote, in the sandbox.
 
     An answer ends with its function, or is cut at `max_new_tokens`.
+
+    Args:
+        on_batch: called after each batch with the numbers of its tasks.
     """
     answers = generate(
         loaded.model,
@@ -141,6 +145,7 @@ def evaluate_functions(
         max_new_tokens=max_new_tokens,
         batch_tokens=batch_tokens,
         stop_when=_ends(tasks),
+        on_batch=on_batch,
     )
     return _scored(loaded.tokenizer, tasks, answers, method, seed)
 
@@ -153,12 +158,14 @@ def evaluate_functions_stack(
     runs: Sequence[tuple[str, int]],
     max_new_tokens: int = MAX_NEW_TOKENS,
     batch_tokens: int = 4 * BATCH_TOKENS,
+    on_batch: Callable[[Sequence[int]], None] | None = None,
 ) -> list[list[Prediction]]:
     """What `evaluate_functions` gives for each run of a stack, all runs answering in shared batches.
 
     Args:
         runs: method and seed of each.
         batch_tokens: of all runs together.
+        on_batch: as in `evaluate_functions`.
     """
     answers = generate_stacked(
         stack,
@@ -167,6 +174,7 @@ def evaluate_functions_stack(
         max_new_tokens=max_new_tokens,
         batch_tokens=batch_tokens,
         stop_when=_ends(tasks),
+        on_batch=on_batch,
     )
     return [_scored(tokenizer, tasks, mine, *run) for mine, run in zip(answers, runs, strict=True)]
 

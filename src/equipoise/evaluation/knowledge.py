@@ -156,12 +156,12 @@ def evaluate(
     method: str,
     seed: int,
     how: ScoringSettings,
-    on_answers: Callable[[int], None] | None = None,
+    on_answers: Callable[[Sequence[Item]], None] | None = None,
 ) -> list[Prediction]:
     """Answer every item greedily and score it.
 
     Args:
-        on_answers: called after each batch with the number of its answers.
+        on_answers: called after each batch with the items that it answered.
     """
     stated, predictions = how.reads_prose(loaded.name), []
     for task in tasks:
@@ -174,11 +174,10 @@ def evaluate(
                 max_new_tokens=batch.budget,
                 batch_tokens=how.batch_tokens,
                 stop_when=batch.stop_when,
+                on_batch=_of_items(on_answers, task, batch),
             )
             for place, answer in zip(batch.places, given, strict=True):
                 answers[place] = answer
-            if on_answers is not None:
-                on_answers(len(given))
         predictions += _scored(loaded.tokenizer, task, answers, method, seed, how, stated)
     return predictions
 
@@ -191,7 +190,7 @@ def evaluate_stack(
     runs: Sequence[tuple[str, int]],
     how: ScoringSettings,
     batch_tokens: int = 32768,
-    on_answers: Callable[[int], None] | None = None,
+    on_answers: Callable[[Sequence[Item]], None] | None = None,
 ) -> list[list[Prediction]]:
     """What `evaluate` gives for each run of a stack, all runs answering in shared batches.
 
@@ -199,7 +198,7 @@ def evaluate_stack(
         loaded: the model that the runs share, for its name and tokenizer.
         runs: method and seed of each.
         batch_tokens: of all runs together.
-        on_answers: called after each batch with the number of its answers, those of all runs together.
+        on_answers: called after each batch with the items that all runs answered in it.
     """
     tokenizer, stated = loaded.tokenizer, how.reads_prose(loaded.name)
     predictions: list[list[Prediction]] = [[] for _ in runs]
@@ -213,12 +212,11 @@ def evaluate_stack(
                 max_new_tokens=batch.budget,
                 batch_tokens=batch_tokens,
                 stop_when=batch.stop_when,
+                on_batch=_of_items(on_answers, task, batch),
             )
             for mine, theirs in zip(answers, given, strict=True):
                 for place, answer in zip(batch.places, theirs, strict=True):
                     mine[place] = answer
-            if on_answers is not None:
-                on_answers(len(batch.prompts) * len(runs))
         for mine, theirs, (method, seed) in zip(predictions, answers, runs, strict=True):
             mine += _scored(tokenizer, task, theirs, method, seed, how, stated)
     return predictions
@@ -240,6 +238,15 @@ def _batches(tokenizer: Any, task: Task, how: ScoringSettings, stated: bool) -> 
         budget = max(how.max_new_tokens, longest) if stated and form == "chat" else longest
         prompts = [render_prompt(tokenizer, item.conversation, form=form) for item in items]
         yield _Batch(places, prompts, budget, _end_of(items, form, stated))
+
+
+def _of_items(
+    told: Callable[[Sequence[Item]], None] | None, task: Task, batch: _Batch
+) -> Callable[[Sequence[int]], None] | None:
+    """Return what passes the items of answered prompts on."""
+    if told is None:
+        return None
+    return lambda rows: told([task.items[batch.places[row]] for row in rows])
 
 
 def _end_of(items: Sequence[Item], form: Form, stated: bool) -> StopWhen | None:

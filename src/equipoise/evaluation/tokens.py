@@ -77,13 +77,22 @@ class TokenReader:
         return [TokenStatistics(**dict(zip(known, row))) for row in zip(*columns)]
 
 
-def token_rows(loaded: Loaded, examples: Iterable[Example], *, max_length: int = 1024) -> Iterator[dict[str, Any]]:
+def token_rows(
+    loaded: Loaded,
+    examples: Iterable[Example],
+    *,
+    max_length: int = 1024,
+    on_batch: Callable[[int], None] | None = None,
+) -> Iterator[dict[str, Any]]:
     """Yield one row a supervised token, in the order of examples and positions.
 
     nll and entropy are in nats, h in [0, 1] over the whole vocabulary, tail is a probability. `is_conflict` marks the
     first token at which the answer leaves the model's greedy one: until there both agree, so the choice under teacher
     forcing is the greedy choice. `knowledge` is the class that the example's meta names, if it does. Examples that
     training would leave out, such as those longer than `max_length`, have no rows.
+
+    Args:
+        on_batch: told after each batch how many tokens it had, prompts included.
 
     Raises:
         UserError: as `TokenReader`.
@@ -93,7 +102,7 @@ def token_rows(loaded: Loaded, examples: Iterable[Example], *, max_length: int =
         with suppress(Unusable):
             kept.append((example, render(loaded.tokenizer, example, max_length=max_length)))
     reader = TokenReader(loaded, tail=True)
-    for (example, row), statistics in zip(kept, reader.read(row for _, row in kept)):
+    for (example, row), statistics in zip(kept, reader.read((row for _, row in kept), on_batch=on_batch)):
         targets = [label for label in row.labels[1:] if label != IGNORE]
         h = normalized_entropy(statistics.entropy, reader.vocab)
         shock = shock_ratio(statistics.nll, h)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,7 @@ def generate(
     stop_on: Sequence[int] = (),
     watch: Sequence[int] = (),
     stop_when: StopWhen | None = None,
+    on_batch: Callable[[Sequence[int]], None] | None = None,
 ) -> list[Generated]:
     """Greedy answers to tokenised prompts, in the prompts' order.
 
@@ -58,6 +59,7 @@ def generate(
     Args:
         stop_when: ends an answer as soon as it is true of its prompt's number and its text so far; what the last token
             has too much stays in the answer.
+        on_batch: called after each batch with the numbers of its prompts.
     """
     stops = sorted(stop_ids(model, tokenizer) | set(stop_on))
     answers = [Generated() for _ in prompts]
@@ -69,6 +71,8 @@ def generate(
             for rows in batches(prompts, max_new_tokens, batch_tokens):
                 mine = [answers[r] for r in rows]
                 _greedy(model, [prompts[r] for r in rows], stops, max_new_tokens, watch, mine, over)
+                if on_batch is not None:
+                    on_batch(rows)
     finally:
         model.train(training)
     return answers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ def generate_stacked(
     max_new_tokens: int = 64,
     batch_tokens: int = 8192,
     stop_when: StopWhen | None = None,
+    on_batch: Callable[[Sequence[int]], None] | None = None,
 ) -> list[list[Generated]]:
     """For each run its greedy answers to tokenised prompts, in the prompts' order.
 
@@ -36,6 +37,8 @@ def generate_stacked(
             for rows in batches(prompts, max_new_tokens, batch_tokens // len(stack)):
                 chosen = [prompts[r] for r in rows]
                 _greedy(model, chosen, stops, max_new_tokens, [[mine[r] for r in rows] for mine in answers], text)
+                if on_batch is not None:
+                    on_batch(rows)
     finally:
         stack.model.train(training)
     return answers

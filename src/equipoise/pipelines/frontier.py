@@ -13,6 +13,7 @@ from equipoise.models.loading import Loaded
 from equipoise.pipelines.frontier_settings import FrontierRecipe
 from equipoise.pipelines.knowledge_data import KnowledgeData, load_data, steps_of_an_epoch, tasks
 from equipoise.pipelines.knowledge_update import UNTRAINED
+from equipoise.pipelines.knowledge_work import ASK, TRAIN, Asking, OnWork, training_work
 from equipoise.records import Example, Prediction
 from equipoise.schedules.stopping import Verdict
 from equipoise.training.assembly import check_settings
@@ -95,10 +96,15 @@ class Readings:
         due = {} if stops else {n * epoch: f"epoch-{n}" for n in recipe.score_at if n < last}
         return cls(epoch, due, "end" if stops else f"epoch-{last}")
 
+    @property
+    def count(self) -> int:
+        """How often the training is scored."""
+        return len(self.due) + 1
+
     def notes(self, answers: int, steps: int, stopped: Verdict | None) -> dict[str, Any]:
         """What is noted of a training that took so many steps, with so many answers in each reading."""
         return {
-            "scored": answers * (len(self.due) + 1),
+            "scored": answers * self.count,
             "epochs": {name: step / self.epoch for step, name in {**self.due, steps: self.last}.items()},
             "stopped": None if stopped is None else stopped.sentence,
         }
@@ -121,6 +127,19 @@ def render_arm(loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, arm: 
     )
 
 
+def work(loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, arm: str | None) -> dict[str, float]:
+    """Return how much work a training of an arm is, by kind; without an arm, scoring the model as it came."""
+    talks = arm is None and recipe.evaluation.reads_prose(loaded.name)
+    asking = Asking(loaded.tokenizer, recipe.evaluation, talks=talks)
+    rehearsed = recipe.rehearses if arm is None else bool(recipe.arms[arm].rehearse)
+    once = sum(asking.of(item) for task in data.tasks(rehearsed=rehearsed) for item in task.items)
+    if arm is None:
+        return {ASK: once}
+    rows = render_arm(loaded, recipe, data, arm)
+    plan = Readings.of(recipe, arm, len(rows.rows))
+    return {TRAIN: training_work(rows, max(recipe.score_at)), ASK: plan.count * once}
+
+
 def score_before(loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, folder: Path) -> dict[str, Any]:
     """Score the model as it came, with every question written out."""
     predictions = _answers(loaded, recipe, data.tasks(rehearsed=recipe.rehearses), UNTRAINED, 0)
@@ -139,6 +158,7 @@ def train_and_score(
     rate: float,
     seed: int,
     on_step: Callable[[dict[str, Any]], None] | None = None,
+    on_work: OnWork = lambda kind, share: None,
     keep_base: bool = True,
 ) -> dict[str, Any]:
     """Train an arm at one learning rate, and score it after each epoch of `score_at`, or where its rule stopped it.
@@ -156,6 +176,7 @@ def train_and_score(
         if step not in plan.due:
             return {}
         predictions = _answers(replace(loaded, model=model), recipe, asked, f"{arm}@{rate:g}", seed)
+        on_work(ASK, 1 / plan.count)
         return write_reading(folder, plan.due[step], predictions)
 
     result = train(
@@ -170,6 +191,7 @@ def train_and_score(
         keep_base=keep_base,
     )
     predictions = _answers(replace(loaded, model=result.model), recipe, asked, f"{arm}@{rate:g}", seed)
+    on_work(ASK, 1 / plan.count)
     write_reading(folder, plan.last, predictions)
     return plan.notes(len(predictions), result.steps, result.stopped)
 

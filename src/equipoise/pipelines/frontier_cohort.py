@@ -1,6 +1,6 @@
 """The trainings of a frontier as runs of one cohort, scored in shared batches on their way and at their end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from equipoise.models.loading import Loaded
@@ -47,14 +47,24 @@ def read_stack(
 
 
 def read_on_the_way(
-    loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, trainings: Mapping[str, Training]
+    loaded: Loaded,
+    recipe: FrontierRecipe,
+    data: FrontierData,
+    trainings: Mapping[str, Training],
+    on_reading: Callable[[str], None] = lambda name: None,
 ) -> Validate:
-    """What a cohort calls after each epoch, with the trainings by their runs' names."""
+    """What a cohort calls after each epoch, with the trainings by their runs' names.
+
+    Args:
+        on_reading: called with a run's name when it has been scored.
+    """
 
     def read(stack: LoraStack, names: Sequence[str], step: int) -> dict[str, dict[str, float]]:
         known = [trainings[name] for name in names]
         wanted = {i: (one, one.plan.due[step]) for i, one in enumerate(known) if step in one.plan.due}
         done = read_stack(loaded, recipe, data, stack, wanted)
+        for i in done:
+            on_reading(names[i])
         return {name: done[i][1] if i in done else {} for i, name in enumerate(names)}
 
     return read

@@ -1,12 +1,12 @@
 """Everything that is measured of a model before and after a knowledge update, written into a cell's folder."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from equipoise.evaluation.drift import Reference, summarise_drift
-from equipoise.evaluation.functions import evaluate_functions, evaluate_functions_stack
-from equipoise.evaluation.knowledge import evaluate, evaluate_stack, summarise
+from equipoise.evaluation.functions import FunctionTask, evaluate_functions, evaluate_functions_stack
+from equipoise.evaluation.knowledge import Item, evaluate, evaluate_stack, summarise
 from equipoise.evaluation.likelihood import Choices, choices, distractors, preferences
 from equipoise.evaluation.tokens import token_rows
 from equipoise.journal import write_json, write_jsonl
@@ -14,11 +14,11 @@ from equipoise.models.loading import Loaded
 from equipoise.models.lora_stack import LoraStack
 from equipoise.pipelines import general
 from equipoise.pipelines.knowledge_data import KnowledgeData, tasks
+from equipoise.pipelines.knowledge_work import ASK, COMPLETE, READ, Asking, OnWork
 from equipoise.pipelines.settings import KnowledgeUpdateRecipe
 from equipoise.records import Prediction
 
 WIDER = 1  # wider batches of stacked answers took up to 23 GB in 16 bits (LOG.md)
-FUNCTION_TOKENS = 120  # of a completed function, for progress
 COMPARED = ("correction", "generalisation", "locality")  # tasks whose answers are compared by likelihood, too
 
 
@@ -31,25 +31,36 @@ class Measures:
             self.tasks.append(general.task(row.prompt for row in data.updates + data.keep + data.rehearsed))
         self._reference: Reference | None = None
         self._choices: Choices | None = None
+        self._asking: dict[bool, Asking] = {}  # of a trained model, and of the untrained one
 
-    def answer_tokens(self, loaded: Loaded, *, trained: bool) -> float:
-        """Return how many tokens a model's answers should have: gold's once trained, before as many as they may.
+    def work(self, loaded: Loaded, *, trained: bool) -> dict[str, float]:
+        """Return how much work it is to measure a model, by kind; what is needed of the untrained one is taken first.
 
-        Functions that are completed take long whatever model completes them.
+        A trained model should answer as gold does, another may take all the tokens that it has. Functions that are
+        completed take long whatever model completes them.
         """
-        how, count = self.recipe.evaluation, 0
-        talks = not trained and how.reads_prose(loaded.name)
-        for item in (item for task in self.tasks for item in task.items):
-            gold = len(loaded.tokenizer(item.gold).input_ids) + 1
-            count += max(how.max_new_tokens, gold) if talks and item.form == "chat" else gold
-        return float(count + FUNCTION_TOKENS * len(self.data.functions))
+        self.prepare(loaded)
+        asking = self._asking_of(loaded, trained=trained)
+        work = {
+            ASK: sum(asking.of(item) for task in self.tasks for item in task.items),
+            READ: self._compared() + self._drifted() + asking.of_rows(self.data.updates),
+        }
+        functions = sum(map(asking.of_function, self.data.functions))
+        return {kind: amount for kind, amount in (work | {COMPLETE: functions}).items() if amount}
 
-    def _shares(self, on_answers: Callable[[float], None] | None, runs: int) -> Callable[[int], None] | None:
-        """Return a function that is called with a number of answers and passes on the share of all that they are."""
-        if on_answers is None:
-            return None
-        total = runs * (sum(len(task.items) for task in self.tasks) + len(self.data.functions))
-        return lambda answers: on_answers(answers / total)
+    def _asking_of(self, loaded: Loaded, *, trained: bool) -> Asking:
+        if trained not in self._asking:
+            how = self.recipe.evaluation
+            talks = not trained and how.reads_prose(loaded.name)
+            self._asking[trained] = Asking(loaded.tokenizer, how, talks=talks)
+        return self._asking[trained]
+
+    def _compared(self) -> int:
+        asked = self._choices.continuations if self._choices else []
+        return sum(len(each.prompt) + sum(map(len, each.answers)) for each in asked)
+
+    def _drifted(self) -> int:
+        return self._reference.tokens if self._reference else 0
 
     def prepare(self, loaded: Loaded) -> None:
         """Take what is needed of the untrained model; called again, it does nothing."""
@@ -69,17 +80,21 @@ class Measures:
         *,
         method: str,
         seed: int,
-        on_answers: Callable[[float], None] | None = None,
+        trained: bool = True,
+        on_work: OnWork | None = None,
     ) -> list[Prediction]:
         """Measure a model and write the rows of each measure into `folder`; return its answers."""
-        self.prepare(loaded)
-        how = self.recipe.evaluation
+        tell = self._telling(on_work, self.work(loaded, trained=trained))
+        asking, how = self._asking_of(loaded, trained=trained), self.recipe.evaluation
         predictions = evaluate(
-            loaded, self.tasks, method=method, seed=seed, how=how, on_answers=self._shares(on_answers, 1)
+            loaded, self.tasks, method=method, seed=seed, how=how, on_answers=_items_told(tell, asking)
         )
-        if self.data.functions:
-            predictions += evaluate_functions(loaded, self.data.functions, method=method, seed=seed)
-        self._write(loaded, folder, predictions, method, seed)
+        tell(ASK, 0)  # the time that scoring took
+        if functions := self.data.functions:
+            on_batch = _functions_told(tell, asking, functions)
+            predictions += evaluate_functions(loaded, functions, method=method, seed=seed, on_batch=on_batch)
+            tell(COMPLETE, 0)
+        self._write(loaded, folder, predictions, method, seed, tell)
         return predictions
 
     def score_stack(
@@ -88,45 +103,77 @@ class Measures:
         stack: LoraStack,
         runs: Sequence[tuple[str, int, Path]],
         *,
-        on_answers: Callable[[float], None] | None = None,
+        on_work: OnWork | None = None,
     ) -> list[list[Prediction]]:
         """Measure every run of a stack, all answering in shared batches, as `score` does each.
 
         Args:
             runs: method, seed and folder of each.
+            on_work: called with shares of the work of all runs.
         """
-        self.prepare(loaded)
-        how, named = self.recipe.evaluation, [(method, seed) for method, seed, _ in runs]
-        batch_tokens = how.batch_tokens * WIDER
+        work = self.work(loaded, trained=True)
+        tell, each = self._telling(on_work, work), self._telling(on_work, work, runs=len(runs))
+        asking, how = self._asking_of(loaded, trained=True), self.recipe.evaluation
+        named = [(method, seed) for method, seed, _ in runs]
         answers = evaluate_stack(
             stack,
             loaded,
             self.tasks,
             runs=named,
             how=how,
-            batch_tokens=batch_tokens,
-            on_answers=self._shares(on_answers, len(runs)),
+            batch_tokens=how.batch_tokens * WIDER,
+            on_answers=_items_told(tell, asking),
         )
-        if self.data.functions:
-            more = evaluate_functions_stack(stack, loaded.tokenizer, self.data.functions, runs=named)
+        tell(ASK, 0)
+        if functions := self.data.functions:
+            on_batch = _functions_told(tell, asking, functions)
+            more = evaluate_functions_stack(stack, loaded.tokenizer, functions, runs=named, on_batch=on_batch)
             answers = [mine + theirs for mine, theirs in zip(answers, more, strict=True)]
+            tell(COMPLETE, 0)
         for i, ((method, seed, folder), mine) in enumerate(zip(runs, answers, strict=True)):
-            self._write(replace(loaded, model=stack.model_of(i)), folder, mine, method, seed)
+            self._write(replace(loaded, model=stack.model_of(i)), folder, mine, method, seed, each)
         return answers
 
-    def _write(self, loaded: Loaded, folder: Path, answers: Sequence[Prediction], method: str, seed: int) -> None:
+    def _telling(self, on_work: OnWork | None, work: Mapping[str, float], runs: int = 1) -> OnWork:
+        """Return what passes amounts of work on as shares of the work of so many runs."""
+        if on_work is None:
+            return lambda kind, amount: None
+        return lambda kind, amount: on_work(kind, amount / (runs * work[kind]))
+
+    def _write(
+        self, loaded: Loaded, folder: Path, answers: Sequence[Prediction], method: str, seed: int, tell: OnWork
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         results = summarise(answers, scoring=self.recipe.evaluation.scoring)
         _rows(folder / "predictions.jsonl", answers)
-        if self._choices is not None:
-            _rows(folder / "preferences.jsonl", preferences(loaded, self._choices, method=method, seed=seed))
+        if self._choices is not None and self._choices.items:
+            each = self._compared() / (2 * len(self._choices.items))
+            compared = preferences(
+                loaded, self._choices, method=method, seed=seed, on_batch=lambda count: tell(READ, each * count)
+            )
+            _rows(folder / "preferences.jsonl", compared)
         if self._reference is not None:
-            moved = self._reference.measure(loaded.model, method=method, seed=seed)
+            moved = self._reference.measure(
+                loaded.model, method=method, seed=seed, on_batch=lambda tokens: tell(READ, tokens)
+            )
             _rows(folder / "drift.jsonl", moved)
             results += summarise_drift(moved)
         write_json(folder / "results.json", [row.model_dump() for row in results])
-        longest = self.recipe.training.max_length
-        write_jsonl(folder / "tokens.jsonl", token_rows(loaded, self.data.updates, max_length=longest))
+        read = token_rows(
+            loaded,
+            self.data.updates,
+            max_length=self.recipe.training.max_length,
+            on_batch=lambda tokens: tell(READ, tokens),
+        )
+        write_jsonl(folder / "tokens.jsonl", read)
+
+
+def _items_told(tell: OnWork, asking: Asking) -> Callable[[Sequence[Item]], None]:
+    return lambda items: tell(ASK, sum(map(asking.of, items)))
+
+
+def _functions_told(tell: OnWork, asking: Asking, functions: Sequence[FunctionTask]) -> Callable[[Sequence[int]], None]:
+    return lambda numbers: tell(COMPLETE, sum(asking.of_function(functions[n]) for n in numbers))
 
 
 def _rows(path: Path, rows: Iterable) -> None:

@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from equipoise.console import say, warn
+from equipoise.console import progress, say, warn
 from equipoise.journal import write_json
 from equipoise.models.loading import Loaded
 from equipoise.pipelines import general, selection, thresholds
@@ -55,7 +55,8 @@ def _selection(recipe: ProtocolRecipe, data: KnowledgeData, loaded: Loaded, fold
     if path is not None and (known := selection.remembered(path, wanted, limit)):
         return known
     say("asking the model which updates it contradicts")
-    chosen = selection.select(loaded, data.updates, wanted, limit=limit)
+    with progress(2 * len(data.updates), "answers compared") as bar:
+        chosen = selection.select(loaded, data.updates, wanted, limit=limit, on_batch=bar.advance)
     say(chosen.note())
     if path is not None:
         selection.remember(chosen, path)

@@ -21,6 +21,7 @@ from equipoise.pipelines.knowledge_data import (
     training_rows,
 )
 from equipoise.pipelines.knowledge_measures import Measures
+from equipoise.pipelines.knowledge_work import OnWork
 from equipoise.pipelines.settings import ArmSettings, KnowledgeUpdateRecipe
 from equipoise.records import Prediction
 from equipoise.testbed.examples import fact_example
@@ -37,13 +38,13 @@ def score_untrained(
     measures: Measures,
     folder: Path,
     arms: Mapping[str, ObjectiveSettings],
-    on_answers: Callable[[float], None] | None = None,
+    on_work: OnWork | None = None,
 ) -> list[Prediction]:
     """Score the model as it came, with the weight that each arm would give each training token.
 
     For a model of the testbed the tokens of facts of all classes are looked at too, so that detection can be scored.
     """
-    predictions = measures.score(loaded, folder, method=UNTRAINED, seed=0, on_answers=on_answers)
+    predictions = measures.score(loaded, folder, method=UNTRAINED, seed=0, trained=False, on_work=on_work)
     rows = read_journal(folder / "tokens.jsonl").rows
     for arm, objective in arms.items():
         weights = weighting(objective.name, **objective.params)
@@ -67,7 +68,7 @@ def run_cell(
     objective: ArmSettings,
     seed: int,
     on_step: Callable[[dict[str, Any]], None] | None = None,
-    on_answers: Callable[[float], None] | None = None,
+    on_work: OnWork | None = None,
     keep_base: bool = True,
 ) -> list[Prediction]:
     """Train one arm with one seed, then score it; a cell that was cut off resumes.
@@ -88,7 +89,7 @@ def run_cell(
         keep_base=keep_base,
     )
     trained = replace(loaded, model=result.model)
-    return measures.score(trained, folder, method=method, seed=seed, on_answers=on_answers)
+    return measures.score(trained, folder, method=method, seed=seed, on_work=on_work)
 
 
 def weight_trace(

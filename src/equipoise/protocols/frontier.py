@@ -28,10 +28,11 @@ def run_frontier(path: Path, overrides: list[str], out: Path | None) -> Path:
     """
     recipe = resolve(FrontierRecipe, path, overrides)
     folder = out or Run.named(Path("runs"), recipe.name)
-    from equipoise.pipelines.frontier import load_frontier_data, render_arm, score_before, train_and_score
+    from equipoise.pipelines.frontier import load_frontier_data, render_arm, score_before, train_and_score, work
     from equipoise.pipelines.knowledge_data import steps_of_an_epoch
+    from equipoise.pipelines.knowledge_work import OnWork
     from equipoise.protocols.frontier_cohort import together
-    from equipoise.protocols.grid import Cell, Grid, OnAnswers, OnStep, check_arms, run_cells
+    from equipoise.protocols.grid import Cell, Grid, OnStep, check_arms, run_cells
     from equipoise.protocols.knowledge import tell
 
     check_arms(recipe.arms)
@@ -42,11 +43,19 @@ def run_frontier(path: Path, overrides: list[str], out: Path | None) -> Path:
         rows = data.rows(recipe, cell.arm) if cell.rate is not None else []
         return steps_of_an_epoch(len(rows), recipe.training) * max(recipe.score_at)
 
-    def work(cell: Cell, loaded: Any, place: Path, on_step: OnStep, on_answers: OnAnswers, keep_base: bool) -> Row:
+    costs: dict[str, dict[str, float]] = {}  # every training of an arm is as much work
+
+    def costs_of(cell: Cell, loaded: Any) -> dict[str, float]:
+        if cell.arm not in costs:
+            costs[cell.arm] = work(loaded, recipe, data, None if cell.rate is None else cell.arm)
+        return costs[cell.arm]
+
+    def do(cell: Cell, loaded: Any, place: Path, on_step: OnStep, on_work: OnWork, keep_base: bool) -> Row:
         if cell.rate is None:
             return score_before(loaded, recipe, data, place)
         setting = {"arm": cell.arm, "rate": cell.rate, "seed": cell.seed}
-        return train_and_score(loaded, recipe, data, place, **setting, on_step=on_step, keep_base=keep_base)
+        how = {"on_step": on_step, "on_work": on_work, "keep_base": keep_base}
+        return train_and_score(loaded, recipe, data, place, **setting, **how)
 
     grid = Grid(
         recipe,
@@ -56,7 +65,8 @@ def run_frontier(path: Path, overrides: list[str], out: Path | None) -> Path:
         recipe.seed,
         check=lambda loaded: [render_arm(loaded, recipe, data, arm) for arm in recipe.arms],
         steps=steps,
-        work=work,
+        costs=costs_of,
+        work=do,
         cohort=recipe.cohort,
         together=together(recipe, data),
     )

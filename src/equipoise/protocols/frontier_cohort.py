@@ -11,7 +11,8 @@ from equipoise.pipelines.frontier import FrontierData, Readings, render_arm
 from equipoise.pipelines.frontier_cohort import Training, read_on_the_way, read_stack
 from equipoise.pipelines.frontier_settings import FrontierRecipe
 from equipoise.pipelines.knowledge_cohort import Trained, Validate
-from equipoise.protocols.grid import Cell, OnAnswers, Together
+from equipoise.pipelines.knowledge_work import ASK, OnWork
+from equipoise.protocols.grid import Cell, OnWorkOf, Together
 from equipoise.training.cohort import CohortRun, RunResult
 
 
@@ -33,9 +34,13 @@ def together(recipe: FrontierRecipe, data: FrontierData) -> Together:
         plan = Readings.of(recipe, cell.arm, len(rows(cell.arm, loaded).rows))
         return Training(cell.arm, Trained(f"{cell.arm}@{cell.rate:g}", cell.seed, folder / cell.name), plan)
 
-    def validate(cells: Sequence[Cell], loaded: Loaded, folder: Path) -> Validate:
+    def validate(cells: Sequence[Cell], loaded: Loaded, folder: Path, on_work_of: OnWorkOf) -> Validate:
         trainings = {cell.name: training(cell, loaded, folder) for cell in cells}
-        return read_on_the_way(loaded, recipe, data, trainings)
+
+        def told(name: str) -> None:
+            on_work_of(name, ASK, 1 / trainings[name].plan.count)
+
+        return read_on_the_way(loaded, recipe, data, trainings, told)
 
     def score(
         cells: Sequence[Cell],
@@ -43,10 +48,11 @@ def together(recipe: FrontierRecipe, data: FrontierData) -> Together:
         folder: Path,
         stack: LoraStack,
         results: Sequence[RunResult],
-        _: OnAnswers,
+        on_work: OnWork,
     ) -> list[dict[str, Any]]:
         trainings = [training(cell, loaded, folder) for cell in cells]
         done = read_stack(loaded, recipe, data, stack, {i: (one, one.plan.last) for i, one in enumerate(trainings)})
+        on_work(ASK, 1 / max(one.plan.count for one in trainings))
         return [
             one.plan.notes(done[i][0], result.steps, result.stopped)
             for i, (one, result) in enumerate(zip(trainings, results))

@@ -19,6 +19,7 @@ from equipoise.models.settings import ModelSettings
 from equipoise.objectives.weighting import weighting
 from equipoise.pipelines.knowledge_cohort import Validate
 from equipoise.pipelines.knowledge_update import UNTRAINED
+from equipoise.pipelines.knowledge_work import ASK, COMPLETE, READ, TRAIN, OnWork
 from equipoise.pipelines.settings import CohortOf
 from equipoise.runs import Run
 from equipoise.training.anomalies import DOCS, FIX, Diverged
@@ -26,7 +27,9 @@ from equipoise.training.cohort import CohortRun, RunResult, check_cohort, train_
 from equipoise.training.settings import ObjectiveSettings
 
 OnStep = Callable[[dict[str, Any]], None]
-OnAnswers = Callable[[float], None]
+OnWorkOf = Callable[[str, str, float], None]
+# What a cell is doing while it does work of a kind.
+DOING = {TRAIN: "training", ASK: "asking", COMPLETE: "completing functions", READ: "reading"}
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,15 @@ class Together:
 
     Attributes:
         run: a cell as a run, which is named as the cell.
-        validate: what the cohort calls after epochs of these cells, if anything, in the folder of all cells.
+        validate: what the cohort calls after epochs of these cells, if anything, in the folder of all cells; it calls
+            the function with a cell's name, a kind of work, and the share of it that is newly done.
         score: scores the cells that a stack holds, in the folder of all cells; returns what to note of each, and calls
-            the function with the share of the answers that a batch had.
+            the function with what is newly done, as shares of the work of all of them.
     """
 
     run: Callable[[Cell, Loaded], CohortRun]
-    validate: Callable[[Sequence[Cell], Loaded, Path], Validate | None]
-    score: Callable[[Sequence[Cell], Loaded, Path, LoraStack, Sequence[RunResult], OnAnswers], list[dict[str, Any]]]
+    validate: Callable[[Sequence[Cell], Loaded, Path, OnWorkOf], Validate | None]
+    score: Callable[[Sequence[Cell], Loaded, Path, LoraStack, Sequence[RunResult], OnWork], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,11 @@ class Grid:
 
     Attributes:
         check: finds out before anything is written whether the loaded model will do.
-        steps: optimizer steps of a cell, for progress.
-        asks: tokens that a cell's answers should have, for progress; None where asking takes no time worth counting.
+        steps: optimizer steps of a cell.
+        costs: how much work a cell is, by kind, for progress; what `train` stands for is spread over its steps.
         work: does a cell in its folder and returns what to note of it, with how many answers were `scored`. It calls
-            the first function with each row of metrics and the second with the share of the answers that a batch had;
-            the last argument says whether the model is still needed afterwards.
+            the first function with each row of metrics and the second with what else is newly done; the last argument
+            says whether the model is still needed afterwards.
         cohort: which cells are trained together, by `together`.
         settle: finds what hangs on the model before the first cell starts, given the folder of the run; returns the
             grid that is then done.
@@ -82,16 +86,19 @@ class Grid:
     seed: int
     check: Callable[[Loaded], object]
     steps: Callable[[Cell], int]
-    work: Callable[[Cell, Loaded, Path, OnStep, OnAnswers, bool], dict[str, Any]]
+    costs: Callable[[Cell, Loaded], Mapping[str, float]]
+    work: Callable[[Cell, Loaded, Path, OnStep, OnWork, bool], dict[str, Any]]
     cohort: CohortOf
     together: Together
     settle: Callable[[Loaded, Path], "Grid"] | None = None
-    asks: Callable[[Cell, Loaded], float] | None = None
 
     def work_left(self, cells: Sequence[Cell], loaded: Loaded) -> dict[str, float]:
-        """Return the units of work that cells take, by kind."""
-        work = {"train": float(sum(map(self.steps, cells)))}
-        return work if self.asks is None else work | {"ask": sum(self.asks(cell, loaded) for cell in cells)}
+        """Return how much work cells are, by kind."""
+        work: dict[str, float] = {TRAIN: 0.0}
+        for cell in cells:
+            for kind, amount in self.costs(cell, loaded).items():
+                work[kind] = work.get(kind, 0.0) + amount
+        return work
 
 
 def check_arms(arms: Mapping[str, ObjectiveSettings]) -> None:
@@ -178,12 +185,12 @@ def cohorts(grid: Grid, loaded: Loaded) -> Iterator[list[Cell]]:
 def _done(cell: Cell, loaded: Loaded, grid: Grid, folder: Path, bar: Any, *, keep_base: bool) -> dict[str, Any]:
     """Do a cell by itself and return its row of the journal."""
     started = time.perf_counter()
-    watch = _Watch(cell, folder, bar, cell.name, grid.asks(cell, loaded) if grid.asks else 0.0)
+    watch = _Watch(cell, folder, bar, cell.name, grid.costs(cell, loaded), grid.steps(cell))
     try:
-        notes = grid.work(cell, loaded, folder, watch, watch.answered, keep_base)
+        notes = grid.work(cell, loaded, folder, watch, watch.done, keep_base)
     except Diverged as error:
-        return watch.failed(error, grid, time.perf_counter() - started)
-    return watch.row(notes, grid, loaded, time.perf_counter() - started)
+        return watch.failed(error, time.perf_counter() - started)
+    return watch.row(notes, loaded, time.perf_counter() - started)
 
 
 def _do_together(
@@ -192,14 +199,21 @@ def _do_together(
     """Train a group as one cohort, then score and journal those of it that were not; all of it goes on where it was."""
     place, name = folder / "cells", f"seed-{group[0].seed}" if grid.cohort == "seed" else "grid"
     note = f"{len(group)} cells of {name}"
-    asks = {cell: grid.asks(cell, loaded) if grid.asks else 0.0 for cell in todo}
-    watches = {cell.name: _Watch(cell, place / cell.name, bar, note, asks[cell]) for cell in todo}
+    watches = {
+        cell.name: _Watch(cell, place / cell.name, bar, note, grid.costs(cell, loaded), grid.steps(cell))
+        for cell in todo
+    }
+
+    def done_of(name: str, kind: str, share: float) -> None:
+        if name in watches:
+            watches[name].done(kind, share)
+
     results = train_cohort(
         loaded,
         [grid.together.run(cell, loaded) for cell in group],
         folder=place,
         checkpoints_in=folder / "cohorts" / name,
-        validate=grid.together.validate(group, loaded, place),
+        validate=grid.together.validate(group, loaded, place, done_of),
         on_step=lambda name, row: watches[name](row) if name in watches else None,
     )
     started = time.perf_counter()
@@ -207,63 +221,63 @@ def _do_together(
     if trained:
         cells, mine = zip(*trained)
         with stack_of(loaded, [result.final for result in mine]) as stack:
-            notes = grid.together.score(cells, loaded, place, stack, mine, _together_answered(cells, watches))
+            notes = grid.together.score(cells, loaded, place, stack, mine, _together_done(cells, watches))
         each = (time.perf_counter() - started) / len(cells)
         journal.extend(
-            watches[cell.name].row(row, grid, loaded, result.seconds + each)
-            for (cell, result), row in zip(trained, notes)
+            watches[cell.name].row(row, loaded, result.seconds + each) for (cell, result), row in zip(trained, notes)
         )
     journal.extend(
-        watches[cell.name].failed(result.error, grid, result.seconds)
+        watches[cell.name].failed(result.error, result.seconds)
         for cell, result in zip(group, results)
         if cell in todo and result.error is not None
     )
 
 
-def _together_answered(cells: Sequence[Cell], watches: Mapping[str, "_Watch"]) -> OnAnswers:
-    """Share a batch of answers of several cells out among them."""
+def _together_done(cells: Sequence[Cell], watches: Mapping[str, "_Watch"]) -> OnWork:
+    """Share what is done of several cells at once out among them."""
 
-    def answered(share: float) -> None:
+    def done(kind: str, share: float) -> None:
         for cell in cells:
-            watches[cell.name].answered(share)
+            watches[cell.name].done(kind, share)
 
-    return answered
+    return done
 
 
 class _Watch:
     """Follows a cell: its log, and its part of the progress under `note`. It is called with each row of its metrics."""
 
-    def __init__(self, cell: Cell, folder: Path, bar: Any, note: str, asks: float):
+    def __init__(self, cell: Cell, folder: Path, bar: Any, note: str, costs: Mapping[str, float], steps: int):
         folder.mkdir(parents=True, exist_ok=True)
-        self.cell, self.bar, self.note, self.seen, self.log = cell, bar, note, 0, CellLog(folder / "log.txt")
-        self.asks, self.asked = asks, 0.0
+        self.cell, self.bar, self.note, self.log = cell, bar, note, CellLog(folder / "log.txt")
+        self.costs, self.left, self.steps, self.seen = dict(costs), dict(costs), steps, 0
         self.log(cell.name)
 
     def __call__(self, row: dict[str, Any]) -> None:
-        self.bar.advance(row["step"] - self.seen, note=f"training {self.note}", kind="train")
+        self.done(TRAIN, (row["step"] - self.seen) / self.steps)
         self.seen = row["step"]
         loss, rate, norm = (math.nan if row[n] is None else row[n] for n in ("loss", "learning_rate", "grad_norm"))
         self.log(f"step {row['step']} loss {loss:.4f} lr {rate:.2e} grad {norm:.3f}")
 
-    def answered(self, share: float) -> None:
-        """Note that this share of the answers is there."""
-        self.asked += share * self.asks
-        self.bar.advance(share * self.asks, note=f"asking {self.note}", kind="ask")
+    def done(self, kind: str, share: float) -> None:
+        """Note that this share of the cell's work of a kind is newly done."""
+        amount = share * self.costs[kind]
+        self.left[kind] -= amount
+        self.bar.advance(amount, note=f"{DOING[kind]} {self.note}", kind=kind)
 
-    def _finish(self, grid: Grid) -> None:
-        self.bar.advance(grid.steps(self.cell) - self.seen, note=self.note, kind="train")
-        self.bar.advance(self.asks - self.asked, note=self.note, kind="ask")
+    def _finish(self) -> None:
+        for kind, amount in self.left.items():
+            self.bar.advance(amount, note=self.note, kind=kind)
 
-    def row(self, notes: dict[str, Any], grid: Grid, loaded: Loaded, seconds: float) -> dict[str, Any]:
+    def row(self, notes: dict[str, Any], loaded: Loaded, seconds: float) -> dict[str, Any]:
         """The row of a cell that is done."""
-        self._finish(grid)
+        self._finish()
         self.log(f"scored {notes['scored']} answers; {seconds:.1f} s in all")
         vocab = loaded.model.get_output_embeddings().weight.shape[0]
         return self._named() | notes | {"seconds": round(seconds, 3), "vocab_size": vocab}
 
-    def failed(self, error: UserError, grid: Grid, seconds: float) -> dict[str, Any]:
+    def failed(self, error: UserError, seconds: float) -> dict[str, Any]:
         """The row of a cell that diverged."""
-        self._finish(grid)
+        self._finish()
         self.log(error.what)
         return self._named() | {"failed": error.what, "seconds": round(seconds, 3)}
 

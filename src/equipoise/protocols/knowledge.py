@@ -14,9 +14,10 @@ from equipoise.pipelines.knowledge_data import KnowledgeData, load_data, rehears
 from equipoise.pipelines.knowledge_measures import Measures
 from equipoise.pipelines.knowledge_plan import settle, settled
 from equipoise.pipelines.knowledge_update import UNTRAINED, check_training, run_cell, score_untrained
-from equipoise.pipelines.settings import ProtocolRecipe
+from equipoise.pipelines.knowledge_work import TRAIN, OnWork, training_work
+from equipoise.pipelines.settings import ArmSettings, ProtocolRecipe
 from equipoise.protocols.collect import finish
-from equipoise.protocols.grid import Cell, Grid, OnAnswers, OnStep, Together, check_arms, run_cells
+from equipoise.protocols.grid import Cell, Grid, OnStep, Together, check_arms, run_cells
 from equipoise.training.cohort import CohortRun
 
 LISTED = 5
@@ -32,6 +33,11 @@ def run_protocol(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
     tell(data.notes)
     grid = grid_of(recipe, data)
     run_cells(grid, folder, title=recipe.name)
+    return analyse(recipe, folder)
+
+
+def analyse(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
+    """Gather and analyse the finished cells of a run of `recipe`; return the analysis."""
     return finish(
         folder,
         protocol=recipe.protocol,
@@ -56,7 +62,7 @@ def grid_of(recipe: ProtocolRecipe, data: KnowledgeData) -> Grid:
         UserError: an arm's objective is at fault.
     """
     check_arms(thresholds.with_taus(recipe.arms, dict.fromkeys(thresholds.wanted(recipe.arms), 1.0)))
-    measures = Measures(recipe, data)
+    measures, rendered = Measures(recipe, data), _Rendered(recipe, data)
     return Grid(
         recipe,
         recipe.model,
@@ -65,10 +71,10 @@ def grid_of(recipe: ProtocolRecipe, data: KnowledgeData) -> Grid:
         recipe.seed,
         check=lambda loaded: check_training(loaded, recipe, data),
         steps=lambda cell: 0 if cell.arm == UNTRAINED else step_count(recipe, data, recipe.arms[cell.arm]),
-        asks=lambda cell, loaded: measures.answer_tokens(loaded, trained=cell.arm != UNTRAINED),
+        costs=lambda cell, loaded: _costs(cell, loaded, recipe, measures, rendered),
         work=lambda *cell: _work(recipe, measures, *cell),
         cohort=recipe.cohort,
-        together=_together(recipe, measures),
+        together=_together(recipe, measures, rendered),
         settle=lambda loaded, folder: grid_of(*settle(recipe, data, loaded, folder)),
     )
 
@@ -79,6 +85,31 @@ def cells(recipe: ProtocolRecipe) -> Iterator[Cell]:
     for seed in recipe.seeds:
         for arm in recipe.arms:
             yield Cell(arm, seed)
+
+
+class _Rendered:
+    """What arms train on, rendered once for those that rehearse and once for those that do not."""
+
+    def __init__(self, recipe: ProtocolRecipe, data: KnowledgeData):
+        self.recipe, self.data = recipe, data
+        self.known: dict[bool, Formatted] = {}
+
+    def of(self, arm: ArmSettings, loaded: Loaded) -> Formatted:
+        kind = rehearses(self.recipe, arm)
+        if kind not in self.known:
+            self.known[kind] = check_training(loaded, self.recipe, self.data, arm)
+        return self.known[kind]
+
+
+def _costs(
+    cell: Cell, loaded: Loaded, recipe: ProtocolRecipe, measures: Measures, rendered: _Rendered
+) -> dict[str, float]:
+    if cell.arm == UNTRAINED:
+        return measures.work(loaded, trained=False)
+    rows = rendered.of(recipe.arms[cell.arm], loaded)
+    epochs = recipe.training.epochs
+    assert epochs != "auto"  # the recipe is settled
+    return {TRAIN: training_work(rows, epochs), **measures.work(loaded, trained=True)}
 
 
 def shock_threshold(recipe: ProtocolRecipe) -> float | None:
@@ -94,11 +125,11 @@ def _work(
     loaded: Loaded,
     folder: Path,
     on_step: OnStep,
-    on_answers: OnAnswers,
+    on_work: OnWork,
     keep_base: bool,
 ) -> dict[str, Any]:
     if cell.arm == UNTRAINED:
-        return {"scored": len(score_untrained(loaded, measures, folder, recipe.arms, on_answers))}
+        return {"scored": len(score_untrained(loaded, measures, folder, recipe.arms, on_work))}
     predictions = run_cell(
         loaded,
         measures,
@@ -107,31 +138,27 @@ def _work(
         objective=recipe.arms[cell.arm],
         seed=cell.seed,
         on_step=on_step,
-        on_answers=on_answers,
+        on_work=on_work,
         keep_base=keep_base,
     )
     return {"scored": len(predictions)}
 
 
-def _together(recipe: ProtocolRecipe, measures: Measures) -> Together:
+def _together(recipe: ProtocolRecipe, measures: Measures, rendered: _Rendered) -> Together:
     """Return the cells of a knowledge-update grid as runs of a cohort."""
     data = measures.data
-    rendered: dict[bool, Formatted] = {}  # arms that rehearse, and arms that do not
 
     def run(cell: Cell, loaded: Loaded) -> CohortRun:
         arm = recipe.arms[cell.arm]
-        kind = rehearses(recipe, arm)
-        if kind not in rendered:
-            rendered[kind] = check_training(loaded, recipe, data, arm)
-        return CohortRun(cell.name, rendered[kind], arm.objective, recipe.training, cell.seed)
+        return CohortRun(cell.name, rendered.of(arm, loaded), arm.objective, recipe.training, cell.seed)
 
-    def validate(cells: Sequence[Cell], loaded: Loaded, _: Path) -> Validate | None:
+    def validate(cells: Sequence[Cell], loaded: Loaded, *_: object) -> Validate | None:
         return trace_weights(loaded, recipe, data, {cell.name: cell.arm for cell in cells})
 
     def score(
-        cells: Sequence[Cell], loaded: Loaded, folder: Path, stack: LoraStack, _: object, on_answers: OnAnswers
+        cells: Sequence[Cell], loaded: Loaded, folder: Path, stack: LoraStack, _: object, on_work: OnWork
     ) -> list[dict[str, Any]]:
         runs = [(cell.arm, cell.seed, folder / cell.name) for cell in cells]
-        return [{"scored": len(mine)} for mine in measures.score_stack(loaded, stack, runs, on_answers=on_answers)]
+        return [{"scored": len(mine)} for mine in measures.score_stack(loaded, stack, runs, on_work=on_work)]
 
     return Together(run, validate, score)

@@ -1,4 +1,4 @@
-"""What the verbs `run`, `protocol`, `demo` and `evaluate` do: a recipe resolved, run, analysed, shown and drawn."""
+"""What `run`, `protocol`, `demo`, `analyze` and `evaluate` do: a recipe resolved, run, analysed, shown and drawn."""
 
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,30 @@ def run_recipe(
     folder = out or Run.named(Path("runs"), settings.name)
     with kept(folder):
         analysis = run_protocol(settings, folder)
+    _hand_over(analysis, folder)
+    return folder
+
+
+def analyze_run(folder: Path, out: Path | None) -> None:
+    """Score the stored answers of a finished knowledge update again, analyse it again, and build its report anew.
+
+    Raises:
+        UserError: it is no such run, its data have changed, or another folder is asked for.
+    """
+    if out is not None:
+        raise UserError(
+            "a run is analysed in its own folder", where="--out", fix=f"leave it out, or copy {folder} and analyse that"
+        )
+    from equipoise.protocols.rescoring import rescore
+
+    _hand_over(rescore(folder), folder)
+
+
+def _hand_over(analysis: dict[str, Any], folder: Path) -> None:
+    """Show an analysis and build the report beside it."""
     show(analysis)
     page = build_report(folder)
     say(f"report:  {page}\nsummary: {folder / 'SUMMARY.md'}")
-    return folder
 
 
 def check_recipe(name: str, recipe: str) -> None:
