@@ -59,11 +59,12 @@ def make_run(path: Path, arms: Iterable[str] = tuple(LEVELS), seeds: Iterable[in
     results += [
         _result(arm, s, task, scores[arm][task][i]) for arm in arms for i, s in enumerate(seeds) for task in TASKS
     ]
+    results += [_result("untrained", 0, "drift", 0.0) | {"task": "drift/code", "n": 24}]
     _json(path / "results.json", results)
     _jsonl(path / "predictions.jsonl", _predictions(arms, seeds))
     _jsonl(path / "changes.jsonl", _changes(arms, seeds))
     _json(path / "selection.json", SELECTION)
-    _json(path / "schedule.json", {"learning_rate": 5e-4, "epochs": 18, "note": "", "warning": None})
+    _json(path / "schedule.json", {"learning_rate": 1e-3, "epochs": 30, "note": "", "warning": None})
     tokens = _tokens(rng, arms)
     _jsonl(path / "tokens.jsonl", tokens)
     _json(path / "detection.json", _detection(tokens))

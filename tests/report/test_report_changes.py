@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from fake_run import HOSTILE, HOSTILE_LINK, make_run
@@ -136,7 +137,29 @@ def test_what_cannot_be_measured_has_its_mark_its_reason_and_what_to_ask(page):
     assert re.search(r"⊘\s+cannot tell", page.sections["verdicts"])
     under = page.sections["arms"].split("What could not be measured")[1]
     assert re.search(r"⊘\s+cannot tell", under) and "functions" in under
-    assert f"the untrained model got 0 of 8 right; ask {HOSTILE} instead" in under
+    assert f"The untrained model got 0 of 8 right; ask {HOSTILE} instead" in under
+
+
+def test_a_share_that_tells_nothing_is_marked_and_not_drawn(made_small_run, tmp_path):
+    run = shutil.copytree(made_small_run, tmp_path / "run")
+    analysis = json.loads((run / "analysis.json").read_text())
+    analysis["cannot_tell"] = {"retention": "the untrained model got 2 of 25 right"}
+    analysis["correction_share_of_sft"] = {"r-eaft": {"mean": None, "ci": None}}
+    (run / "analysis.json").write_text(json.dumps(analysis))
+    text = render(read_run(run))
+    cells = re.findall(r'data-label="retention">(.*?)</td>', text, re.DOTALL)
+    assert len(cells) == 3 and all("track" not in cell for cell in cells)
+    assert all(re.search(r"⊘ \d+\.\d%", cell) for cell in cells[:2]) and "⊘" not in cells[2]
+    shown = Page(text).sections
+    assert "lost 1 of the 12 (of 25) that the untrained model knew, too few to tell" in shown["changes"]
+    assert "share of SFT" not in shown["arms"]  # nothing to divide by
+
+
+def test_of_a_model_on_the_disk_the_folder_is_not_shown(made_small_run, tmp_path):
+    run = shutil.copytree(made_small_run, tmp_path / "run")
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("path: testbed", "path: /somewhere/else/smol"))
+    assert '<p class="line">Model smol · ' in render(read_run(run))
 
 
 def test_the_lead_says_how_many_updates_the_model_contradicts_and_what_auto_chose(text):
@@ -144,10 +167,10 @@ def test_the_lead_says_how_many_updates_the_model_contradicts_and_what_auto_chos
     assert line
     for words in (
         "50 updates, of the 90 (among 245) whose old answer the untrained model found more than 10 times as likely",
-        "60 locality items", "learning rate 0.0005 (auto)", "18 epochs (auto)",
+        "60 locality items", "learning rate 0.001 (auto)", "30 epochs (auto)",
     ):  # fmt: skip
         assert words in line[1], words
-    assert "correction items" not in line[1] and "drift items" not in line[1]
+    assert not re.search("(correction|drift|drift/code) items", line[1])
 
 
 def test_a_run_without_claims_says_what_it_found_in_the_words_of_its_analysis(tmp_path):

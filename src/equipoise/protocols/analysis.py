@@ -9,7 +9,7 @@ from equipoise.protocols.definitions import PROTOCOLS
 from equipoise.protocols.hypotheses import judge_claims
 from equipoise.protocols.safety import safety, shares_of_sft, trade_off, variances
 from equipoise.protocols.scores import ItemScore, Scores, canonical, ordered, pivot
-from equipoise.records import Prediction, Result
+from equipoise.records import IN_NATS, Prediction, Result
 
 SCHEMA_VERSION = 1
 
@@ -116,7 +116,7 @@ def _notes(scores: Scores, found: dict[str, Any]) -> list[str]:
             notes.append(
                 f"{task}: {', '.join(short)} {_do(short)} not have all seeds; pairs are made of shared seeds alone."
             )
-        if task in scores.falling:
+        if task in scores.falling and task not in IN_NATS:  # of which it is said where the unit is
             notes.append(f"{task}: less is better.")
     if "retention" in scores.tasks and not is_share(scores, "retention"):
         notes.append("retention is not a share from 0 to 1: the margin of equivalence is taken in its own unit.")

@@ -89,7 +89,7 @@ def _units(analysis: dict[str, Any]) -> str:
 def _head(analysis: dict[str, Any], task: str, n: int | None) -> str:
     known = known_of(analysis, task)
     if known:
-        return f"{task} (n = {known} known)"
+        return f"{task} (n = {known} known{', cannot tell' if task in analysis['cannot_tell'] else ''})"
     if n is None and task not in IN_NATS:
         n = analysis.get("known", {}).get(task, {}).get("asked")
     unit = ", nats" if task in IN_NATS else ""

@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from equipoise.records import IN_NATS, KEEP_TASKS
 from equipoise.report import tables
 from equipoise.report.arms import Arm
-from equipoise.report.page import mapping
+from equipoise.report.page import MARKS, mapping
 from equipoise.report.reading import RunData
+
+BLIND = MARKS["blind"]
 
 
 def arms_tables(run: RunData, analysis: Mapping[str, Any], arms: Mapping[str, Arm]) -> list[dict[str, Any]]:
@@ -31,7 +34,7 @@ def _table(
     rows = [
         {
             "arm": arms[name],
-            "values": [tables.value(task, scores.get(task)) for task in tasks],
+            "values": [_value(analysis, task, scores.get(task)) for task in tasks],
             "share": tables.value("correction, share of SFT's", shares.get(name), highest=math.inf),
             "safety": tables.safety(analysis, name),
         }
@@ -42,9 +45,16 @@ def _table(
         "heads": [{"task": task, "notes": _notes(run, analysis, task)} for task in tasks],
         "rows": rows,
         "untrained": [_untrained(analysis, task) for task in tasks],
-        "shares": bool(shares),
+        "shares": any(mapping(share).get("mean") is not None for share in shares.values()),
         "safety": True,
     }
+
+
+def _value(analysis: Mapping[str, Any], task: str, scores: Any) -> tables.Value:
+    found = tables.value(task, scores)
+    if found.mean is None or task not in mapping(analysis.get("cannot_tell")):
+        return found
+    return replace(found, text=f"{BLIND} {found.text}", mean=None)  # nothing is drawn of what tells nothing
 
 
 def _notes(run: RunData, analysis: Mapping[str, Any], task: str) -> list[str]:
@@ -57,7 +67,7 @@ def _notes(run: RunData, analysis: Mapping[str, Any], task: str) -> list[str]:
     else:
         n = known.get("asked", n)
         notes = [] if n is None else [f"n = {n}"]
-    return notes + (["⊘ cannot tell"] if task in mapping(analysis.get("cannot_tell")) else [])
+    return notes + ([f"{BLIND} {tables.CANNOT_TELL}"] if task in mapping(analysis.get("cannot_tell")) else [])
 
 
 def _untrained(analysis: Mapping[str, Any], task: str) -> tables.Value:

@@ -109,8 +109,11 @@ def _findings(analysis: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def _unmeasured(analysis: Mapping[str, Any]) -> list[Verdict]:
     """Name the tasks that tell nothing here, each with why and what to ask instead."""
-    reasons = mapping(analysis.get("cannot_tell")).items()
-    return [Verdict(str(task), "blind", tables.CANNOT_TELL, f"Not judged: {reason}.") for task, reason in reasons]
+    reasons = {task: str(reason) for task, reason in mapping(analysis.get("cannot_tell")).items()}
+    return [
+        Verdict(str(task), "blind", tables.CANNOT_TELL, f"{reason[:1].upper()}{reason[1:]}.")
+        for task, reason in reasons.items()
+    ]
 
 
 def _planes(run: RunData, arms: Mapping[str, Arm]) -> dict[str, Any] | None:

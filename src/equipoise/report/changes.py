@@ -86,15 +86,16 @@ class ArmChanges:
 
 def by_arm(run: RunData, arms: Mapping[str, Arm]) -> list[ArmChanges]:
     """List for each arm what it corrected, lost and gained with its first seed, and how many seeds agree."""
-    known = mapping((run.analysis or {}).get("known"))
+    analysis = run.analysis or {}
+    known, blind = mapping(analysis.get("known")), mapping(analysis.get("cannot_tell"))
     return [
-        _of_arm(arm, [row for row in run.changes if row["method"] == name], known)
+        _of_arm(arm, [row for row in run.changes if row["method"] == name], known, blind)
         for name, arm in arms.items()
         if any(row["method"] == name for row in run.changes)
     ]
 
 
-def _of_arm(arm: Arm, rows: Sequence[Row], known: Row) -> ArmChanges:
+def _of_arm(arm: Arm, rows: Sequence[Row], known: Row, blind: Row) -> ArmChanges:
     seeds = list(dict.fromkeys(row["seed"] for row in rows))
     agree = Counter((_key(row), row["change"]) for row in rows)
 
@@ -117,7 +118,7 @@ def _of_arm(arm: Arm, rows: Sequence[Row], known: Row) -> ArmChanges:
         if task == "preference kept":  # is no answer
             continue
         right = mapping(known.get(task)).get("right")
-        counts.append(_stayed(task, mine, known.get(task)))
+        counts.append(_stayed(task, mine, known.get(task)) + (", too few to tell" if task in blind and right else ""))
         lost = shown(row for row in mine if row["change"] == "lost")
         kept.append(_list(f"Lost, {task}", "no", lost, right, always_open=True))
         elsewhere = shown(_only_elsewhere(rows, task, seeds[0]))

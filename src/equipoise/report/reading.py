@@ -14,6 +14,7 @@ from equipoise.runs import FALSE_ALARM, SCHEDULE, SELECTION, THRESHOLDS
 
 ANALYSES = ("analysis.json", "confidence.json", "synthetic.json", "instruct.json", "frontier.json")
 KNOWN = (*ANALYSES, "results.json", "metrics.jsonl", "predictions.jsonl", "cells", "config.yaml")
+SCHEDULED = ("learning_rate", "epochs")  # what `auto` may stand for
 Rows = list[dict[str, Any]]
 Curves = dict[str, dict[str, Rows]]  # arm -> seed -> rows
 
@@ -24,7 +25,8 @@ class RunData:
 
     Attributes:
         changes: answers of trained models beside those of the untrained one.
-        selection, schedule, thresholds: what the run decided with the untrained model at hand, where it had to.
+        selection, schedule, thresholds: what the run decided with the untrained model at hand, where it had to; of the
+            schedule what its recipe left to it.
         metrics: rows of one training step each, by arm and seed.
         problems: a sentence for each file that is missing or damaged, by the file's name.
     """
@@ -41,7 +43,7 @@ class RunData:
     missed: list[dict[str, Any]] | None = None
     changes: list[dict[str, Any]] = field(default_factory=list)
     selection: dict[str, Any] | None = None
-    schedule: dict[str, Any] | None = None
+    schedule: dict[str, Any] = field(default_factory=dict)
     thresholds: list[dict[str, Any]] | None = None
     metrics: dict[str, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
@@ -75,6 +77,8 @@ def open_run(path: Path) -> RunData:
     if (path / THRESHOLDS).exists():
         run.thresholds = read_json(run, THRESHOLDS, list)
         _put_taus(run.config, run.thresholds or [])
+    if (path / SCHEDULE).exists():
+        run.schedule = _put_schedule(run.config, read_json(run, SCHEDULE, dict) or {})
     run.manifest = read_json(run, "manifest.json", dict) or {}
     return run
 
@@ -91,7 +95,6 @@ def read_run(path: Path) -> RunData:
     run.results = [row for row in read_json(run, "results.json", list) or [] if isinstance(row, dict)]
     run.missed = read_json(run, "missed.json", list)
     run.selection = read_json(run, SELECTION, dict) if (path / SELECTION).exists() else None
-    run.schedule = read_json(run, SCHEDULE, dict) if (path / SCHEDULE).exists() else None
     run.changes = read_rows(run, "changes.jsonl")
     run.predictions = read_rows(run, "predictions.jsonl")
     run.tokens = read_rows(run, "tokens.jsonl")
@@ -165,6 +168,15 @@ def _put_taus(config: dict[str, Any], found: Sequence[dict[str, Any]]) -> None:
         params = arm.get("params") or {}
         if params.get("tau") == "auto":
             params["tau"] = taus.get(params.pop("false_alarm", FALSE_ALARM))
+
+
+def _put_schedule(config: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Put the numbers that the run found in the place of `auto` in its training settings; return those that it put."""
+    training = config.get("training")
+    given = training if isinstance(training, dict) else {}
+    put = {key: found[key] for key in SCHEDULED if given.get(key) == "auto" and isinstance(found.get(key), int | float)}
+    given.update(put)
+    return put
 
 
 def _metrics(run: RunData) -> dict[str, dict[str, list[dict[str, Any]]]]:

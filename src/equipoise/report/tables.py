@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -129,12 +130,12 @@ def what_was_run(run: RunData, analysis: Mapping[str, Any] | None) -> str:
     analysis = analysis or {}
     model = run.config.get("model")
     model = model.get("path") if isinstance(model, Mapping) else model
-    parts = [f"Model {model}"] if model else []
+    parts = [f"Model {Path(str(model)).name if Path(str(model)).is_absolute() else model}"] if model else []
     parts += [ASKED[ask]] if (ask := mapping(run.config.get("data")).get("ask")) in ASKED else []
     chosen = _chosen(mapping(run.selection))
     known = mapping(analysis.get("known"))
     counts = {task: mapping(known.get(task)).get("asked", n) for task, n in item_counts(run).items()}
-    counts = {task: n for task, n in counts.items() if task not in BY_LIKELIHOOD}
+    counts = {task: n for task, n in counts.items() if task.partition("/")[0] not in BY_LIKELIHOOD}
     parts += [chosen] if chosen else []
     parts += [f"{n} {task} items" for task, n in counts.items() if not (chosen and task == "correction")]
     seeds = analysis.get("seeds")
@@ -159,13 +160,13 @@ def _chosen(selection: Mapping[str, Any]) -> str:
 
 def _schedule(run: RunData) -> list[str]:
     """Name learning rate and epochs, and the thresholds, with the word `auto` where the run chose them."""
-    training, found = mapping(run.config.get("training")), mapping(run.schedule)
-    parts = []
-    for key, text in (("learning_rate", "learning rate {}"), ("epochs", "{} epochs")):
-        auto = training.get(key) == "auto"
-        value = found.get(key) if auto else training.get(key)
-        if isinstance(value, int | float):
-            parts.append(text.format(f"{value:g}") + (" (auto)" if auto else ""))
+    training = mapping(run.config.get("training"))
+    words = {"learning_rate": "learning rate {:g}", "epochs": "{:g} epochs"}
+    parts = [
+        text.format(training[key]) + (" (auto)" if key in run.schedule else "")
+        for key, text in words.items()
+        if isinstance(training.get(key), int | float)
+    ]
     taus = [row for row in run.thresholds or [] if isinstance(mapping(row).get("tau"), int | float)]
     return parts + [f"tau {row['tau']:.3g} (auto)" for row in taus]
 
