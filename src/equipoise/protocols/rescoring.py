@@ -15,11 +15,12 @@ from equipoise.evaluation.functions import TASK, passes
 from equipoise.evaluation.knowledge import prediction, summarise
 from equipoise.journal import read_journal, write_json, write_jsonl
 from equipoise.pipelines import selection
-from equipoise.pipelines.knowledge_data import KnowledgeData, load_data, tasks
+from equipoise.pipelines.knowledge_data import KnowledgeData, load_data
+from equipoise.pipelines.knowledge_measures import Measures
 from equipoise.pipelines.settings import ProtocolRecipe
 from equipoise.protocols.knowledge import analyse
 from equipoise.records import Drift, Prediction
-from equipoise.runs import Run
+from equipoise.runs import SELECTION, Run
 
 SCORES = ("score", "exact", "call", "published_score")
 Grader = Callable[[Prediction], Prediction]
@@ -64,16 +65,20 @@ def rescore(folder: Path) -> dict[str, Any]:
 def _selected(recipe: ProtocolRecipe, data: KnowledgeData, folder: Path) -> KnowledgeData:
     if recipe.data.select is None:
         return data
-    chosen = selection.remembered(folder / selection.FILE, recipe.data.select, recipe.data.limit)
+    chosen = selection.remembered(folder / SELECTION, recipe.data.select, recipe.data.limit)
     if chosen is None:
-        raise UserError("the updates that this run chose are not there", where=str(folder / selection.FILE))
+        raise UserError("the updates that this run chose are not there", where=str(folder / SELECTION))
     return replace(data, updates=chosen.of(data.updates))
 
 
 def _grader(recipe: ProtocolRecipe, data: KnowledgeData) -> Grader:
     """Return what scores an answer of the recipe anew."""
     how, stated = recipe.evaluation, recipe.evaluation.reads_prose(recipe.model.path)
-    items = {(task.name, item.id, item.phrasing, item.form): item for task in tasks(data) for item in task.items}
+    items = {
+        (task.name, item.id, item.phrasing, item.form): item
+        for task in Measures(recipe, data).tasks
+        for item in task.items
+    }
     functions = {task.id: task for task in data.functions}
 
     def grade(row: Prediction) -> Prediction:
