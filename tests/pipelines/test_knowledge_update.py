@@ -40,8 +40,13 @@ def test_rows_to_keep_are_trained_only_when_rehearsed_and_never_overlap(tmp_path
     plain = KnowledgeUpdateRecipe(data=DataSettings(**own), training=KnowledgeTrainSettings(epochs=2, batch_size=2))
     rehearsing = plain.model_copy(update={"data": DataSettings(**own, rehearse=True)})
     assert [row.completion for row in training_rows(plain, data)] == ["A", "B", "C"]
-    assert [row.completion for row in training_rows(rehearsing, data)] == ["A", "B", "C", "D", "E"]
-    assert (step_count(plain, data), step_count(rehearsing, data)) == (4, 6)
+    rehearsed = load_data(rehearsing.data)
+    assert [row.completion for row in training_rows(rehearsing, rehearsed)] == ["A", "B", "C", "D", "E"]
+    assert (step_count(plain, data), step_count(rehearsing, rehearsed)) == (4, 6)
+    half = plain.model_copy(update={"data": DataSettings(**own, rehearse="half")})
+    parted = load_data(half.data)
+    assert [row.completion for row in training_rows(half, parted)] == ["A", "B", "C", "D"]
+    assert [row.completion for row in parted.keep] == ["E"]
     assert set(data.hashes) == {"updates", "keep"}
     with pytest.raises(UserError, match="c"):
         load_data(DataSettings(**{**own, "keep": str(tmp_path / "both.jsonl")}))

@@ -13,6 +13,7 @@ from equipoise.models.generation import generate_greedy
 from equipoise.models.loading import Loaded
 from equipoise.models.quiet import quiet
 from equipoise.pipelines import knowledge_update as pipeline
+from equipoise.pipelines.knowledge_data import load_data
 from equipoise.pipelines.settings import DataSettings, KnowledgeTrainSettings, KnowledgeUpdateRecipe, ProtocolRecipe
 from equipoise.protocols import knowledge, single
 from equipoise.testbed.world import model_path
@@ -72,7 +73,7 @@ def _with_a_long_row(tmp_path):
 
 def test_a_row_that_training_leaves_out_does_not_stop_the_scoring(tmp_path):
     recipe, own = _with_a_long_row(tmp_path)
-    data = pipeline.load_data(own)
+    data = load_data(own)
     loaded = Loaded(tiny_model(), tiny_tokenizer(), "tiny")
     rows = list(token_rows(loaded, data.updates, max_length=recipe.training.max_length))
     assert {row["item"] for row in rows} == {"r0", "r2", "r3"}

@@ -15,7 +15,7 @@ from equipoise.testbed.world import model_path
 
 ARMS = "arms={sft: {name: sft}, r-eaft: {name: r-eaft, params: {tau: 1.0}}, recent: {name: r-eaft-recent}}"
 # by its folder the model is anybody's: what the testbed knows of itself is not measured, which takes seconds a grid
-FEW = [f"model.path={model_path()}", "data.limit=3", "data.keep=null", "data.skills=null"]
+FEW = [f"model.path={model_path()}", "model.dtype=fp32", "data.limit=3", "data.keep=null", "data.skills=null"]
 SMALL = [ARMS, *FEW, "training.epochs=2", "training.learning_rate=0.003"]
 
 

@@ -141,7 +141,7 @@ def run_cells(grid: Grid, folder: Path, *, title: str) -> None:
                         _do_together(group, mine, loaded, grid, folder, bar, journal)
                         continue
                     for cell in mine:
-                        keep = cell is not todo[-1]  # the last one needs no copy: a single run holds its weights once
+                        keep = cell != todo[-1]  # the last one needs no copy: a single run holds its weights once
                         journal.append(_done(cell, loaded, grid, folder / "cells" / cell.name, bar, keep_base=keep))
         _tell_failed(journal.rows, folder)
 
