@@ -130,9 +130,8 @@ def render_arm(loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, arm: 
 def work(loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, arm: str | None) -> dict[str, float]:
     """Return how much work a training of an arm is, by kind; without an arm, scoring the model as it came."""
     talks = arm is None and recipe.evaluation.reads_prose(loaded.name)
-    asking = Asking(loaded.tokenizer, recipe.evaluation, talks=talks)
     rehearsed = recipe.rehearses if arm is None else bool(recipe.arms[arm].rehearse)
-    once = sum(asking.of(item) for task in data.tasks(rehearsed=rehearsed) for item in task.items)
+    once = Asking(loaded.tokenizer, recipe.evaluation, data.tasks(rehearsed=rehearsed), talks=talks).total
     if arm is None:
         return {ASK: once}
     rows = render_arm(loaded, recipe, data, arm)
