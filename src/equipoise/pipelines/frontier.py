@@ -139,9 +139,12 @@ def work(loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, arm: str | 
     return {TRAIN: training_work(rows, max(recipe.score_at)), ASK: plan.count * once}
 
 
-def score_before(loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, folder: Path) -> dict[str, Any]:
+def score_before(
+    loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, folder: Path, on_work: OnWork = lambda kind, share: None
+) -> dict[str, Any]:
     """Score the model as it came, with every question written out."""
     predictions = _answers(loaded, recipe, data.tasks(rehearsed=recipe.rehearses), UNTRAINED, 0)
+    on_work(ASK, 1.0)
     write_jsonl(folder / "predictions.jsonl", (row.model_dump() for row in predictions))
     write_reading(folder, "epoch-0", predictions)
     return {"scored": len(predictions), "epochs": {"epoch-0": 0.0}}
