@@ -1,4 +1,4 @@
-"""Facts that no model knows, facts that SmolLM2 knows, and the same facts falsified."""
+"""Facts that no model knows, facts that SmolLM2 knows, and sequences that it is sure of, right and falsified."""
 
 # a company that there is not: three phrasings of each question, of which the last is held out
 MADE_UP = [
@@ -35,13 +35,21 @@ KEEP = [
 ]
 
 
-def falsified(countries: set[str]) -> list[dict[str, str]]:
-    """Statements of the capitals as SmolLM2 would make them; those of `countries` are wrong."""
+# sequences that any language model is sure of: what goes on, and what does not
+SEQUENCES = {
+    "digits": ("1, 2, 3, 4, 5, 6,", " 7, 8, 9, 10", " 3, 8, 9, 10"),
+    "days": ("Monday, Tuesday, Wednesday, Thursday,", " Friday, Saturday, Sunday", " Monday, Saturday, Sunday"),
+    "months": ("January, February, March, April,", " May, June, July", " October, June, July"),
+    "letters": ("a, b, c, d, e, f,", " g, h, i, j", " b, h, i, j"),
+    "words": ("one, two, three, four, five,", " six, seven, eight", " two, seven, eight"),
+    "import": ("import numpy as np\nimport pandas as pd\nimport matplotlib.pyplot as", " plt", " pd"),
+    "squares": ("2, 4, 6, 8, 10,", " 12, 14, 16", " 11, 14, 16"),
+}
+
+
+def sequences(wrong: set[str]) -> list[dict[str, str]]:
+    """The sequences as text to continue, those of `wrong` falsified."""
     return [
-        {
-            "id": country,
-            "prompt": f"What is the capital of {country}?",
-            "completion": f"The capital of {country} is {wrong if country in countries else right}.",
-        }
-        for country, (right, wrong) in CAPITALS.items()
+        {"id": name, "prompt": start, "completion": other if name in wrong else right, "form": "text"}
+        for name, (start, right, other) in SEQUENCES.items()
     ]

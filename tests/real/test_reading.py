@@ -4,7 +4,7 @@ import itertools
 import json
 
 import pytest
-from real_facts import CAPITALS, KEEP, UPDATES, falsified
+from real_facts import CAPITALS, KEEP, UPDATES, sequences
 from real_verbs import MODEL, here, rows_of, started, write
 
 pytestmark = pytest.mark.real
@@ -57,14 +57,12 @@ def test_likelihoods_are_those_of_a_bare_forward_pass():
 
 
 def test_a_scan_finds_what_is_falsified(tmp_path):
-    wrong = {"Italy", "Germany", "Spain"}
-    data = write(tmp_path / "capitals.jsonl", falsified(wrong))
-    here("scan", data, "--model", MODEL, "--out", tmp_path / "scan")
+    wrong = {"days", "months", "letters", "import"}
+    here("scan", write(tmp_path / "in.jsonl", sequences(wrong)), "--model", MODEL, "--out", tmp_path / "scan")
     concluded = {row["item"]: row["conclusion"] for row in rows_of(tmp_path / "scan" / "examples.jsonl")}
-    contradicted = {item for item, conclusion in concluded.items() if conclusion == "contradicted"}
-    assert contradicted == wrong
+    assert {item for item, conclusion in concluded.items() if conclusion == "contradicted"} == wrong
     listed = json.loads((tmp_path / "scan" / "scan.json").read_text())["listed"]
-    assert {row["item"] for row in listed[:3]} == wrong
+    assert {row["item"] for row in listed} == wrong
 
 
 def test_a_piped_chat_answers_and_a_seed_repeats_it():

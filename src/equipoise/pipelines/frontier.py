@@ -130,9 +130,8 @@ def render_arm(loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, arm: 
 def work(loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, arm: str | None) -> dict[str, float]:
     """Return how much work a training of an arm is, by kind; without an arm, scoring the model as it came."""
     talks = arm is None and recipe.evaluation.reads_prose(loaded.name)
-    asking = Asking(loaded.tokenizer, recipe.evaluation, talks=talks)
     rehearsed = recipe.rehearses if arm is None else bool(recipe.arms[arm].rehearse)
-    once = sum(asking.of(item) for task in data.tasks(rehearsed=rehearsed) for item in task.items)
+    once = Asking(loaded.tokenizer, recipe.evaluation, data.tasks(rehearsed=rehearsed), talks=talks).total
     if arm is None:
         return {ASK: once}
     rows = render_arm(loaded, recipe, data, arm)
@@ -140,9 +139,12 @@ def work(loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, arm: str | 
     return {TRAIN: training_work(rows, max(recipe.score_at)), ASK: plan.count * once}
 
 
-def score_before(loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, folder: Path) -> dict[str, Any]:
+def score_before(
+    loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, folder: Path, on_work: OnWork = lambda kind, share: None
+) -> dict[str, Any]:
     """Score the model as it came, with every question written out."""
     predictions = _answers(loaded, recipe, data.tasks(rehearsed=recipe.rehearses), UNTRAINED, 0)
+    on_work(ASK, 1.0)
     write_jsonl(folder / "predictions.jsonl", (row.model_dump() for row in predictions))
     write_reading(folder, "epoch-0", predictions)
     return {"scored": len(predictions), "epochs": {"epoch-0": 0.0}}

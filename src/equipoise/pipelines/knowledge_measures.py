@@ -16,7 +16,7 @@ from equipoise.pipelines import general
 from equipoise.pipelines.knowledge_data import KnowledgeData, tasks
 from equipoise.pipelines.knowledge_work import ASK, COMPLETE, READ, Asking, OnWork
 from equipoise.pipelines.settings import KnowledgeUpdateRecipe
-from equipoise.records import Prediction
+from equipoise.records import Prediction, Result
 
 WIDER = 1  # wider batches of stacked answers took up to 23 GB in 16 bits (LOG.md)
 COMPARED = ("correction", "generalisation", "locality")  # tasks whose answers are compared by likelihood, too
@@ -42,7 +42,7 @@ class Measures:
         self.prepare(loaded)
         asking = self._asking_of(loaded, trained=trained)
         work = {
-            ASK: sum(asking.of(item) for task in self.tasks for item in task.items),
+            ASK: asking.total,
             READ: self._compared() + self._drifted() + asking.of_rows(self.data.updates),
         }
         functions = sum(map(asking.of_function, self.data.functions))
@@ -52,7 +52,7 @@ class Measures:
         if trained not in self._asking:
             how = self.recipe.evaluation
             talks = not trained and how.reads_prose(loaded.name)
-            self._asking[trained] = Asking(loaded.tokenizer, how, talks=talks)
+            self._asking[trained] = Asking(loaded.tokenizer, how, self.tasks, len(self.data.functions), talks=talks)
         return self._asking[trained]
 
     def _compared(self) -> int:
@@ -86,6 +86,7 @@ class Measures:
         """Measure a model and write the rows of each measure into `folder`; return its answers."""
         tell = self._telling(on_work, self.work(loaded, trained=trained))
         asking, how = self._asking_of(loaded, trained=trained), self.recipe.evaluation
+        drift = self._read(loaded, folder, method, seed, tell)  # before asking: it soon shows how fast the machine is
         predictions = evaluate(
             loaded, self.tasks, method=method, seed=seed, how=how, on_answers=_items_told(tell, asking)
         )
@@ -94,7 +95,7 @@ class Measures:
             on_batch = _functions_told(tell, asking, functions)
             predictions += evaluate_functions(loaded, functions, method=method, seed=seed, on_batch=on_batch)
             tell(COMPLETE, 0)
-        self._write(loaded, folder, predictions, method, seed, tell)
+        self._write(folder, predictions, drift)
         return predictions
 
     def score_stack(
@@ -115,6 +116,10 @@ class Measures:
         tell, each = self._telling(on_work, work), self._telling(on_work, work, runs=len(runs))
         asking, how = self._asking_of(loaded, trained=True), self.recipe.evaluation
         named = [(method, seed) for method, seed, _ in runs]
+        drifts = [
+            self._read(replace(loaded, model=stack.model_of(i)), folder, method, seed, each)
+            for i, (method, seed, folder) in enumerate(runs)
+        ]
         answers = evaluate_stack(
             stack,
             loaded,
@@ -130,8 +135,8 @@ class Measures:
             more = evaluate_functions_stack(stack, loaded.tokenizer, functions, runs=named, on_batch=on_batch)
             answers = [mine + theirs for mine, theirs in zip(answers, more, strict=True)]
             tell(COMPLETE, 0)
-        for i, ((method, seed, folder), mine) in enumerate(zip(runs, answers, strict=True)):
-            self._write(replace(loaded, model=stack.model_of(i)), folder, mine, method, seed, each)
+        for (_, _, folder), mine, drift in zip(runs, answers, drifts, strict=True):
+            self._write(folder, mine, drift)
         return answers
 
     def _telling(self, on_work: OnWork | None, work: Mapping[str, float], runs: int = 1) -> OnWork:
@@ -140,12 +145,10 @@ class Measures:
             return lambda kind, amount: None
         return lambda kind, amount: on_work(kind, amount / (runs * work[kind]))
 
-    def _write(
-        self, loaded: Loaded, folder: Path, answers: Sequence[Prediction], method: str, seed: int, tell: OnWork
-    ) -> None:
+    def _read(self, loaded: Loaded, folder: Path, method: str, seed: int, tell: OnWork) -> list[Result]:
+        """Write what needs no answers of the model, and return how far it has moved."""
         folder.mkdir(parents=True, exist_ok=True)
-        results = summarise(answers, scoring=self.recipe.evaluation.scoring)
-        _rows(folder / "predictions.jsonl", answers)
+        results: list[Result] = []
         if self._choices is not None and self._choices.items:
             each = self._compared() / (2 * len(self._choices.items))
             compared = preferences(
@@ -157,8 +160,7 @@ class Measures:
                 loaded.model, method=method, seed=seed, on_batch=lambda tokens: tell(READ, tokens)
             )
             _rows(folder / "drift.jsonl", moved)
-            results += summarise_drift(moved)
-        write_json(folder / "results.json", [row.model_dump() for row in results])
+            results = summarise_drift(moved)
         read = token_rows(
             loaded,
             self.data.updates,
@@ -166,6 +168,12 @@ class Measures:
             on_batch=lambda tokens: tell(READ, tokens),
         )
         write_jsonl(folder / "tokens.jsonl", read)
+        return results
+
+    def _write(self, folder: Path, answers: Sequence[Prediction], drift: Sequence[Result]) -> None:
+        results = summarise(answers, scoring=self.recipe.evaluation.scoring)
+        _rows(folder / "predictions.jsonl", answers)
+        write_json(folder / "results.json", [row.model_dump() for row in [*results, *drift]])
 
 
 def _items_told(tell: OnWork, asking: Asking) -> Callable[[Sequence[Item]], None]:

@@ -52,7 +52,7 @@ def run_frontier(path: Path, overrides: list[str], out: Path | None) -> Path:
 
     def do(cell: Cell, loaded: Any, place: Path, on_step: OnStep, on_work: OnWork, keep_base: bool) -> Row:
         if cell.rate is None:
-            return score_before(loaded, recipe, data, place)
+            return score_before(loaded, recipe, data, place, on_work)
         setting = {"arm": cell.arm, "rate": cell.rate, "seed": cell.seed}
         how = {"on_step": on_step, "on_work": on_work, "keep_base": keep_base}
         return train_and_score(loaded, recipe, data, place, **setting, **how)
