@@ -140,7 +140,7 @@ def test_run_report_evaluate_on_own_data(tmp_path, monkeypatch):
     assert results["untrained", "correction"]["value"] == 0.0
     assert results["r-eaft", "generalisation"]["n"] == 1
     page = (folder / "report.html").read_text()
-    assert "r-eaft answers 100.0% of 2 questions on correction right; before training it was 0.0%." in page
+    assert "r-eaft corrected 2 of 2 updates, asked as trained (100.0%)." in page
     assert "Left out" not in page and "missing or damaged" not in page
     (folder / "report.html").unlink()
     assert run("report", folder).returncode == 0 and (folder / "report.html").exists()

@@ -25,6 +25,7 @@ OF_KEPT = {
     "locality": "keeps {n} answers about related facts that it knew",
     "preference kept": "still finds the right answer the likelier one for {n} related facts where it did",
     "retention": "keeps {n} unrelated skills that it had",
+    "general": "keeps {n} answers to general questions that it knew",
     "functions": "keeps {n} functions that it could complete",
 }
 
