@@ -86,6 +86,17 @@ def test_too_few_known_rows_are_too_few_to_tell():
     assert "## Cannot be measured" in text and "2 of 6 right" in text and "data.ask" in text
 
 
+@pytest.mark.parametrize(("known", "judged"), [(2, False), (6, True)])
+def test_nothing_is_called_safe_or_unsafe_by_a_retention_that_cannot_be_measured(known, judged):
+    rows = [answer("untrained", "retention", i, float(i < known)) for i in range(9)]
+    rows += [answer("sft", "retention", i, 0.0, seed=1) for i in range(9)]
+    unmeasured = cannot_tell(knowledge(untrained_scores(item_scores(rows, []))))
+    flat = {"task": "retention", "metric": "accuracy", "n": known}
+    results = [Result(method="untrained", seed=0, value=1.0, **flat), Result(method="sft", seed=1, value=0.0, **flat)]
+    analysis = analyze(results, unmeasured=unmeasured)
+    assert bool(analysis["safety"]) is judged and ("## Safety" in summary(analysis)) is judged
+
+
 def test_long_answers_are_not_quoted_and_many_lost_ones_are_counted():
     rows = [answer("untrained", "locality", i, 1.0) for i in range(9)]
     rows += [answer("sft", "locality", i, 0.0, "x" * 500, seed=1) for i in range(9)]

@@ -57,7 +57,7 @@ def analyze(
             scores, claims, margin=margin, alpha=alpha, whole=protocol is not None, unmeasured=unmeasured
         ),
         "cannot_tell": unmeasured,
-        "safety": safety(scores, threshold=safety_threshold),
+        "safety": {} if "retention" in unmeasured else safety(scores, threshold=safety_threshold),
         "correction_share_of_sft": shares_of_sft(scores),
         "comparisons": comparisons(scores),
         "variances": variances(scores, alpha=alpha),
