@@ -134,7 +134,8 @@ def test_an_export_answers_the_same_in_plain_transformers(plain):
 def test_an_adapter_alone_is_small_and_goes_onto_its_base(taught, tmp_path):
     here("export", taught, "--adapter", "--out", tmp_path / "adapter")
     assert sum(path.stat().st_size for path in (tmp_path / "adapter").rglob("*") if path.is_file()) < 60e6
-    said = here("chat", tmp_path / "adapter", "--temperature", 0, "--max-new-tokens", 24, asked="\n".join(QUESTIONS))
+    words = ("chat", tmp_path / "adapter", f"model.path={MODEL}", "--temperature", 0, "--max-new-tokens", 24)
+    said = here(*words, asked="\n".join(QUESTIONS))
     answers = said.stdout.strip().splitlines()
     assert len(answers) == 6
     assert all(gold.lower() in answer.lower() for gold, answer in zip(QUESTIONS.values(), answers))
