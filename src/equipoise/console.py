@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 PLAIN_EVERY_S = 5.0
+OPENING = 0.02  # the first share of a kind of work, which is not timed, and the least that is
 _warned: set[str] = set()
 # all that can steer a terminal or turn the order of its text around, and halves of characters that have no bytes
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -112,6 +113,7 @@ class _Pace:
         self.totals = dict(total) if isinstance(total, Mapping) else {"": total}
         self.dones = dict.fromkeys(self.totals, 0.0)
         self.spent = dict.fromkeys(self.totals, 0.0)
+        self.opening = dict.fromkeys(self.totals, (0.0, 0.0))  # units, and seconds that setting up may have taken
         self.started = self.last = time.monotonic()
 
     def advance(self, n: float, kind: str) -> None:
@@ -120,6 +122,8 @@ class _Pace:
         self.spent[kind] += now - self.last  # what passed since the last word went into this kind of work
         self.last = now
         self.dones[kind] += n
+        if self.dones[kind] < OPENING * self.totals[kind]:
+            self.opening[kind] = (self.dones[kind], self.spent[kind])
 
     @property
     def total(self) -> float:
@@ -152,7 +156,10 @@ class _Pace:
         return f"{_clock(seconds)} left" if seconds else ""
 
     def _seconds_left(self) -> float | None:
-        """Seconds left; a kind that has not begun takes as long for each unit as the others did on average."""
+        """Seconds left; a kind that has hardly begun takes as long for each unit as all did on average.
+
+        Its first few units come with what it takes to set it up, and would make it look slower than it is.
+        """
         if self.done <= 0:
             return None
         if len(self.totals) == 1:
@@ -160,9 +167,14 @@ class _Pace:
             return max(todo, 0.0) * (time.monotonic() - self.started) / self.done
         average = sum(self.spent.values()) / self.done
         return sum(
-            max(self.totals[kind] - done, 0.0) * (self.spent[kind] / done if done else average)
-            for kind, done in self.dones.items()
+            max(self.totals[kind] - done, 0.0) * (self._each(kind) or average) for kind, done in self.dones.items()
         )
+
+    def _each(self, kind: str) -> float | None:
+        """Seconds for a unit of a kind, or None where it has hardly begun."""
+        units, seconds = self.opening[kind]
+        timed = self.dones[kind] - units
+        return (self.spent[kind] - seconds) / timed if timed > 0 and timed >= OPENING * self.totals[kind] else None
 
 
 def _clock(seconds: float) -> str:

@@ -205,3 +205,18 @@ def test_time_left_of_several_kinds_of_work_uses_the_rate_of_each(capsys, clock)
             bar.advance(10, kind="train")
     told = [line for line in capsys.readouterr().err.splitlines() if "left" in line]
     assert told[-1] == "grid: 10%, 3:00 left"
+
+
+def test_the_start_of_a_kind_of_work_is_not_taken_for_its_pace(capsys, clock):
+    """Training takes as long a token as asking, but 10 s to set up: one step does not make hours of minutes."""
+    with console.progress({"ask": 100.0, "train": 1000.0}, "grid") as bar:
+        clock.turn(10.0)
+        bar.advance(100, kind="ask")
+        clock.turn(10.1)
+        bar.advance(1, kind="train")
+        for _ in range(99):
+            clock.turn(0.1)
+            bar.advance(1, kind="train")
+    told = [re.search(r"(\d+):(\d\d) left", line) for line in capsys.readouterr().err.splitlines()]
+    seconds = [int(found[1]) * 60 + int(found[2]) for found in told if found]
+    assert seconds and 85 <= min(seconds) <= max(seconds) <= 200

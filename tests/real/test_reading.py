@@ -27,7 +27,7 @@ def test_capitals_are_preferred_and_made_up_facts_are_not_known():
 
     known = evaluate_knowledge(MODEL, KEEP)
     assert sum(row["margin"] > 0 for row in known.rows) >= 7
-    assert sum(row["exact"] for row in known.rows) >= 6
+    assert sum(CAPITALS[row["id"]][0] in row["output"] for row in known.rows) >= 6
     unknown = evaluate_knowledge(MODEL, UPDATES)
     assert not any(row["exact"] for row in unknown.rows)
 
@@ -41,7 +41,7 @@ def test_likelihoods_are_those_of_a_bare_forward_pass():
 
     loaded = load_model(ModelSettings(path=MODEL, dtype="fp32"))
     rows = [
-        {"prompt": "import numpy as np\n# the product of x\nnp.pro", "completion": "d(x)", "old": "duct(x)"},
+        {"prompt": "import numpy as np\n# the product of x\ny = np.", "completion": "prod(x)", "old": "product(x)"},
         {"prompt": "The capital of France is", "completion": " Paris.", "old": " Madrid."},
     ]
     found = evaluate_knowledge(loaded.model, rows, loaded.tokenizer, form="text")
