@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import ARCHITECTURES, tiny_model, tiny_tokenizer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise.models.generation import generate_greedy, stop_ids
 
@@ -70,3 +71,24 @@ def test_stops_at_the_end_of_turn_that_only_the_template_names():
     tokenizer, model = tiny_tokenizer(eos_token="<|endoftext|>"), tiny_model()
     model.generation_config.eos_token_id = 3
     assert stop_ids(model, tokenizer) == {2, 3}
+
+
+class LinearInputs(TorchDispatchMode):
+    """Record whether the input of each linear layer is contiguous, by the number of its outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.contiguous = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.linear.default:
+            self.contiguous.append((args[1].shape[0], args[0].is_contiguous()))
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_head_gets_contiguous_rows():
+    """Otherwise PyTorch copies a frozen head once for each row."""
+    model = tiny_model("llama", seed=2)
+    with LinearInputs() as seen:
+        generate_greedy(model, TOKENIZER, prompts(9), max_new_tokens=3)
+    assert {contiguous for outputs, contiguous in seen.contiguous if outputs == model.config.vocab_size} == {True}

@@ -105,9 +105,23 @@ def left_padded(prompts: Sequence[list[int]], device: Any) -> tuple[torch.Tensor
 
 
 def last_only(model: Any) -> dict[str, int]:
-    """What to pass to `forward` for the logits of the last position alone, where the model knows how."""
+    """Return what to pass to `forward` for the logits of the last position alone, where the model supports it."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's own signature hides it
-    return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(base.forward).parameters else {}
+    if "logits_to_keep" not in inspect.signature(base.forward).parameters:
+        return {}
+    head = base.get_output_embeddings()
+    if head is not None and _contiguous not in head._forward_pre_hooks.values():
+        head.register_forward_pre_hook(_contiguous)
+    return {"logits_to_keep": 1}
+
+
+def _contiguous(head: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Make the last position of each row contiguous before it reaches the head.
+
+    PyTorch 2.13 computes `linear` of a non-contiguous 3-D input with a frozen weight as a batched product, for which a
+    CPU copies the weight once for each row: 200 times slower in bfloat16, and 56 MB a row for SmolLM2-135M.
+    """
+    return (inputs[0].contiguous(), *inputs[1:])
 
 
 def batches(prompts: Sequence[list[int]], new: int, batch_tokens: int) -> Iterator[list[int]]:
