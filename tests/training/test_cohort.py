@@ -120,7 +120,7 @@ def test_scores_of_all_runs_are_those_of_each_run(tmp_path):
     asked = [Task("correction", items[:6]), Task("retention", ()), Task("locality", items[6:])]
     with stack_of(base, [result.final for result in out]) as stack:
         names = [(run.name, run.seed) for run in runs]
-        together = evaluate_stack(stack, base, asked, runs=names, how=how, batch_tokens=300)
+        together = evaluate_stack(stack, base, asked, runs=names, how=how.model_copy(update={"batch_tokens": 300}))
         for i, run in enumerate(runs):
             alone = Loaded(stack.model_of(i), base.tokenizer, "tiny")
             assert together[i] == evaluate(alone, asked, method=run.name, seed=run.seed, how=how)

@@ -189,7 +189,6 @@ def evaluate_stack(
     *,
     runs: Sequence[tuple[str, int]],
     how: ScoringSettings,
-    batch_tokens: int = 32768,
     on_answers: Callable[[Sequence[Item]], None] | None = None,
 ) -> list[list[Prediction]]:
     """What `evaluate` gives for each run of a stack, all runs answering in shared batches.
@@ -197,7 +196,6 @@ def evaluate_stack(
     Args:
         loaded: the model that the runs share, for its name and tokenizer.
         runs: method and seed of each.
-        batch_tokens: of all runs together.
         on_answers: called after each batch with the items that all runs answered in it.
     """
     tokenizer, stated = loaded.tokenizer, how.reads_prose(loaded.name)
@@ -210,7 +208,7 @@ def evaluate_stack(
                 tokenizer,
                 batch.prompts,
                 max_new_tokens=batch.budget,
-                batch_tokens=batch_tokens,
+                batch_tokens=how.batch_tokens,
                 stop_when=batch.stop_when,
                 on_batch=_of_items(on_answers, task, batch),
             )

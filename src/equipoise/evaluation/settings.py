@@ -22,7 +22,7 @@ class ScoringSettings(Section):
     scoring: Literal["strict", "published"] = "strict"
     run_unit_tests: bool = False  # executes generated functions in a limited subprocess
     max_new_tokens: int = Field(default=128, ge=1)  # of a stated answer; a bare one may be half as long again as gold
-    batch_tokens: int = Field(default=8192, ge=1)
+    batch_tokens: int = Field(default=8192, ge=1)  # prompts and answers at a time, of all runs together
 
     def reads_prose(self, model: str) -> bool:
         """Tell whether the answers of the model of this name are read out of prose."""

@@ -9,7 +9,6 @@ from equipoise.evaluation.settings import ScoringSettings
 from equipoise.models.loading import Loaded
 from equipoise.models.lora_stack import LoraStack
 from equipoise.pipelines.knowledge_data import KnowledgeData
-from equipoise.pipelines.knowledge_measures import WIDER
 from equipoise.pipelines.knowledge_update import weight_trace
 from equipoise.pipelines.settings import ProtocolRecipe
 from equipoise.records import Prediction
@@ -36,7 +35,6 @@ def answers(
         asked,
         runs=[(run.method, run.seed) for run in runs],
         how=how,
-        batch_tokens=how.batch_tokens * WIDER,
     )
 
 

@@ -18,7 +18,6 @@ from equipoise.pipelines.knowledge_work import ASK, COMPLETE, READ, Asking, OnWo
 from equipoise.pipelines.settings import KnowledgeUpdateRecipe
 from equipoise.records import Prediction, Result
 
-WIDER = 1  # wider batches of stacked answers took up to 23 GB in 16 bits (LOG.md)
 COMPARED = ("correction", "generalisation", "locality")  # tasks whose answers are compared by likelihood, too
 
 
@@ -126,7 +125,6 @@ class Measures:
             self.tasks,
             runs=named,
             how=how,
-            batch_tokens=how.batch_tokens * WIDER,
             on_answers=_items_told(tell, asking),
         )
         tell(ASK, 0)
