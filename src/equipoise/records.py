@@ -240,6 +240,7 @@ class Preference(Row):
 
 # Tasks of a knowledge update that ask for what must stay; their shares are of what the untrained model knew.
 KEEP_TASKS = ("locality", "preference kept", "retention", "functions", "general")
+STABILITY = "stability"  # exp(-drift) of a held-out text
 IN_NATS = ("drift", "held-out")  # tasks whose values are nats per token, of which less is better; all others are shares
 
 # What an instruct run measures, in this order: the model that it was given, and what each stage made of it.

@@ -19,13 +19,11 @@ SEEDS = [1, 2]
 
 def own_recipe(folder, **more):
     """Two arms, a learning rate each, two seeds, two epochs, four updates and eight rows to keep."""
-    keep = [{"prompt": f"What is {n} and {n}?", "completion": f"f({n + n})"} for n in range(8)]
-    (folder / "keep.jsonl").write_text("".join(json.dumps(row) + "\n" for row in keep))
     recipe = {
         "pipeline": "frontier",
         "name": "tiny",
         "seeds": SEEDS,
-        "data": {"limit": 4, "keep": str(folder / "keep.jsonl"), "skills": None},
+        "data": {"limit": 4, "keep_limit": 8, "skills": None},
         "arms": {"sft": {"name": "sft"}, "replay": {"name": "sft", "rehearse": True, "learning_rates": [0.002]}},
         "learning_rates": [0.003],
         "score_at": [1, 2],
@@ -255,10 +253,10 @@ def test_rows_that_are_left_out_are_told_the_first_at_once_and_all_on_demand(tmp
     from equipoise.protocols.frontier import preview_frontier
     from equipoise.protocols.knowledge import tell
 
-    recipe = own_recipe(tmp_path)
-    with (tmp_path / "keep.jsonl").open("a") as file:
-        file.write('{"prompt": "no answer"}\n' * 7)
-    preview_frontier(recipe, ["data.max_bad_share=0.9"])
+    recipe, keep = own_recipe(tmp_path), tmp_path / "keep.jsonl"
+    rows = [json.dumps({"prompt": f"What is {n} and {n}?", "completion": f"f({n + n})"}) for n in range(8)]
+    keep.write_text("\n".join(rows + ['{"prompt": "no answer"}'] * 7) + "\n")
+    preview_frontier(recipe, ["data.max_bad_share=0.9", f"data.keep={keep}"])
     notes = [line for line in capfd.readouterr().out.splitlines() if "left out" in line]
     assert len(notes) == 7
     tell(notes)
@@ -267,9 +265,7 @@ def test_rows_that_are_left_out_are_told_the_first_at_once_and_all_on_demand(tmp
 
 
 def test_too_few_rows_to_rehearse_and_to_ask_are_told(tmp_path):
-    recipe = own_recipe(tmp_path)
-    (tmp_path / "keep.jsonl").write_text(json.dumps({"prompt": "What is 1?", "completion": "f(1)"}) + "\n")
-    result = protocol(recipe, tmp_path / "run")
+    result = protocol(own_recipe(tmp_path), tmp_path / "run", "data.keep_limit=1")
     assert result.exit_code == 2 and "data.keep" in result.output and "at least four" in result.output
 
 
@@ -280,6 +276,23 @@ def test_a_single_update_cannot_be_halved(tmp_path):
     )
     assert result.exit_code == 2 and "chosen on one half" in result.output
     assert not (tmp_path / "r").exists()
+
+
+def test_what_the_untrained_model_does_not_know_is_not_measured(tmp_path):
+    keep = tmp_path / "keep.jsonl"
+    rows = [json.dumps({"prompt": f"What is {n} and {n}?", "completion": f"f({n + n})"}) for n in range(8)]
+    keep.write_text("\n".join(rows) + "\n")
+    how = ("seeds=[1]", "score_at=[1]", f"data.keep={keep}", "data.skills=testbed:function", "evaluation.drift=true")
+    result = protocol(own_recipe(tmp_path), tmp_path / "run", *how)
+    assert result.exit_code == 0, result.output
+    analysis = json.loads((tmp_path / "run" / "frontier.json").read_text())
+    assert analysis["kept"] == ["retention", "stability"] and "locality cannot be measured" in analysis["notes"][0]
+    assert analysis["untrained"]["retention"] == analysis["untrained"]["stability"] == 1.0
+    moved = [row["stability"] for row in analysis["points"]]
+    assert all(0 < value < 1 for value in moved)
+    texts = [row for row in read_journal(tmp_path / "run" / "cells" / "sft@0.003" / "seed-1" / "epoch-1.jsonl").rows
+             if row["task"] == "stability"]  # fmt: skip
+    assert len(texts) == analysis["n"]["stability"]
 
 
 # ---- the analysis

@@ -1,5 +1,6 @@
 """One training of a frontier, scored at several epochs on its way."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,14 +8,17 @@ from typing import Any, Self
 
 from equipoise.data.formatting import Formatted, render_all
 from equipoise.errors import UserError
+from equipoise.evaluation.drift import Reference
 from equipoise.evaluation.knowledge import Task, evaluate
 from equipoise.journal import write_jsonl
 from equipoise.models.loading import Loaded
+from equipoise.pipelines import general
 from equipoise.pipelines.frontier_settings import FrontierRecipe
 from equipoise.pipelines.knowledge_data import KnowledgeData, load_data, steps_of_an_epoch, tasks
+from equipoise.pipelines.knowledge_plan import select_updates
 from equipoise.pipelines.knowledge_update import UNTRAINED
 from equipoise.pipelines.knowledge_work import ASK, TRAIN, Asking, OnWork, training_work
-from equipoise.records import Example, Prediction
+from equipoise.records import STABILITY, Drift, Example, Prediction
 from equipoise.schedules.stopping import Verdict
 from equipoise.training.assembly import check_settings
 from equipoise.training.sft import train
@@ -24,19 +28,40 @@ READING = ("task", "item", "phrasing", "output", "score", "published_score")  # 
 
 @dataclass(frozen=True)
 class FrontierData:
-    """The rows of a frontier.
+    """The rows of a frontier, and what is measured on them.
 
     Attributes:
         known: `keep` is what no arm trains on.
         rehearsed: rows to keep that a rehearsing arm trains on.
+        general: general questions that come with the package, if they are asked.
+        reference: the untrained model on held-out texts, once the data are settled and if drift is measured.
     """
 
     known: KnowledgeData
     rehearsed: list[Example]
+    general: Task | None = None
+    reference: Reference | None = None
+
+    def settled(self, recipe: FrontierRecipe, loaded: Loaded, folder: Path | None) -> Self:
+        """Take what is needed of the untrained model before anything is trained: its choice of updates, its states.
+
+        Args:
+            folder: a run directory, which may hold an earlier choice; None to choose without writing.
+        """
+        known, reference = select_updates(recipe.data, self.known, loaded, folder), None
+        if folder is not None and recipe.evaluation.measures_drift(recipe.model.path):
+            reference = Reference(loaded, known.texts, copy_head=recipe.training.lora is None)
+        return replace(self, known=known, reference=reference)
+
+    def drift(self, model: Any, method: str, seed: int) -> list[Drift]:
+        """Return how far a model has moved on each held-out text; nothing where that is not measured."""
+        return [] if self.reference is None else self.reference.measure(model, method=method, seed=seed)
 
     def tasks(self, *, rehearsed: bool) -> list[Task]:
-        """Lay out what is asked: correction, locality and retention, and on demand the rows that are rehearsed."""
+        """Lay out what is asked: correction, what is to be kept, and on demand the rows that are rehearsed."""
         asked = [task for task in tasks(self.known) if task.name != "generalisation"]
+        if self.general is not None:
+            asked.append(self.general)
         if rehearsed:
             (kept,) = (t for t in tasks(replace(self.known, keep=self.rehearsed)) if t.name == "locality")
             asked.append(Task("rehearsed", kept.items))
@@ -71,7 +96,8 @@ def load_frontier_data(recipe: FrontierRecipe) -> FrontierData:
             )
     if not known.keep and not known.skills:
         raise UserError("there is nothing to keep", where="data.keep", fix="give data.keep or data.skills")
-    return FrontierData(known, rehearsed)
+    asked = general.task(row.prompt for row in known.updates + known.keep + rehearsed)
+    return FrontierData(known, rehearsed, asked if recipe.evaluation.asks_general(recipe.model.path) else None)
 
 
 @dataclass(frozen=True)
@@ -146,7 +172,7 @@ def score_before(
     predictions = _answers(loaded, recipe, data.tasks(rehearsed=recipe.rehearses), UNTRAINED, 0)
     on_work(ASK, 1.0)
     write_jsonl(folder / "predictions.jsonl", (row.model_dump() for row in predictions))
-    write_reading(folder, "epoch-0", predictions)
+    write_reading(folder, "epoch-0", predictions, data.drift(loaded.model, UNTRAINED, 0))
     return {"scored": len(predictions), "epochs": {"epoch-0": 0.0}}
 
 
@@ -173,13 +199,16 @@ def train_and_score(
     """
     settings, rows = recipe.settings_of(arm, rate), render_arm(loaded, recipe, data, arm)
     plan, asked = Readings.of(recipe, arm, len(rows.rows)), data.tasks(rehearsed=bool(recipe.arms[arm].rehearse))
+    method = f"{arm}@{rate:g}"
 
     def read(model: Any, step: int) -> dict[str, float]:
-        if step not in plan.due:
-            return {}
-        predictions = _answers(replace(loaded, model=model), recipe, asked, f"{arm}@{rate:g}", seed)
+        return score(model, plan.due[step]) if step in plan.due else {}
+
+    def score(model: Any, name: str) -> dict[str, float]:
+        predictions = _answers(replace(loaded, model=model), recipe, asked, method, seed)
+        moved = data.drift(model, method, seed)
         on_work(ASK, 1 / plan.count)
-        return write_reading(folder, plan.due[step], predictions)
+        return write_reading(folder, name, predictions, moved)
 
     result = train(
         loaded,
@@ -192,18 +221,24 @@ def train_and_score(
         on_step=on_step,
         keep_base=keep_base,
     )
-    predictions = _answers(replace(loaded, model=result.model), recipe, asked, f"{arm}@{rate:g}", seed)
-    on_work(ASK, 1 / plan.count)
-    write_reading(folder, plan.last, predictions)
-    return plan.notes(len(predictions), result.steps, result.stopped)
+    score(result.model, plan.last)
+    return plan.notes(sum(len(task.items) for task in asked), result.steps, result.stopped)
 
 
 def _answers(loaded: Loaded, recipe: FrontierRecipe, asked: Sequence[Task], method: str, seed: int) -> list[Prediction]:
     return evaluate(loaded, asked, method=method, seed=seed, how=recipe.evaluation)
 
 
-def write_reading(folder: Path, name: str, predictions: Sequence[Prediction]) -> dict[str, float]:
-    """Write what was answered; return what of it goes to `validation.jsonl`."""
-    write_jsonl(folder / f"{name}.jsonl", (row.model_dump(include=set(READING)) for row in predictions))
+def write_reading(
+    folder: Path, name: str, predictions: Sequence[Prediction], moved: Sequence[Drift]
+) -> dict[str, float]:
+    """Write what was answered and how far the model has moved; return what of it goes to `validation.jsonl`.
+
+    The stability of a text is exp(-drift): 1 for the untrained model, and the more is kept, the nearer to it.
+    """
+    rows = [row.model_dump(include=set(READING)) for row in predictions]
+    blank = {"phrasing": 0, "output": "", "published_score": None}
+    rows += [{"task": STABILITY, "item": row.text, "score": math.exp(-row.kl)} | blank for row in moved]
+    write_jsonl(folder / f"{name}.jsonl", rows)
     right = [row.score for row in predictions if row.task == "correction"]
     return {"correction": sum(right) / len(right)}

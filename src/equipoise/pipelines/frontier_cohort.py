@@ -42,7 +42,8 @@ def read_stack(
         asked, runs = data.tasks(rehearsed=rehearse), [wanted[i][0].run for i in mine]
         given = answers(loaded, asked, stack.some(mine), runs, recipe.evaluation)
         for i, run, predictions in zip(mine, runs, given):
-            found[i] = len(predictions), write_reading(run.folder, wanted[i][1], predictions)
+            moved = data.drift(stack.model_of(i), run.method, run.seed)
+            found[i] = len(predictions), write_reading(run.folder, wanted[i][1], predictions, moved)
     return found
 
 

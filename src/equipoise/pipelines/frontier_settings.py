@@ -6,13 +6,13 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from equipoise.config import Section
-from equipoise.evaluation.settings import ScoringSettings
 from equipoise.models.settings import ModelSettings
 from equipoise.pipelines.settings import (
     ArmSettings,
     CohortOf,
     DataSettings,
     Rate,
+    RetentionSettings,
     Seed,
     names_a_folder,
 )
@@ -58,7 +58,7 @@ class FrontierRecipe(Section):
     levels: list[Level] = Field(default=[0.8, 0.9, 0.95], min_length=1)
     cohort: CohortOf = "seed"
     training: TrainSettings = TrainSettings()
-    evaluation: ScoringSettings = ScoringSettings()
+    evaluation: RetentionSettings = RetentionSettings()
 
     @model_validator(mode="after")
     def _check_grid(self) -> Self:

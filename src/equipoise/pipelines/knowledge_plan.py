@@ -12,7 +12,7 @@ from equipoise.journal import write_json
 from equipoise.models.loading import Loaded
 from equipoise.pipelines import general, selection, thresholds
 from equipoise.pipelines.knowledge_data import KnowledgeData, steps_of_an_epoch, training_rows
-from equipoise.pipelines.settings import ProtocolRecipe
+from equipoise.pipelines.settings import DataSettings, ProtocolRecipe
 from equipoise.runs import SCHEDULE, SELECTION
 from equipoise.training.recommended import Schedule, schedule
 
@@ -28,9 +28,7 @@ def settle(
     Raises:
         UserError: the model prefers no outdated answer, or no prompt leaves it room to write.
     """
-    if recipe.data.select is not None:
-        chosen = _selection(recipe, data, loaded, folder)
-        data = replace(data, updates=chosen.of(data.updates), notes=[*data.notes, chosen.note()])
+    data = select_updates(recipe.data, data, loaded, folder)
     if recipe.data.rehearse_general:
         answered = general.settle(loaded, recipe.data.rehearse_general, folder)
         data = replace(data, rehearsed=data.rehearsed + answered)
@@ -48,9 +46,24 @@ def settled(recipe: ProtocolRecipe, folder: Path) -> ProtocolRecipe:
     return recipe.model_copy(update={"arms": thresholds.with_taus(recipe.arms, thresholds.read(folder))})
 
 
-def _selection(recipe: ProtocolRecipe, data: KnowledgeData, loaded: Loaded, folder: Path | None) -> selection.Selection:
-    wanted, limit = recipe.data.select, recipe.data.limit
-    assert wanted is not None
+def select_updates(settings: DataSettings, data: KnowledgeData, loaded: Loaded, folder: Path | None) -> KnowledgeData:
+    """Return the data with the updates that `data.select` keeps, or as they are without it.
+
+    Args:
+        folder: as in `settle`.
+
+    Raises:
+        UserError: the model prefers no outdated answer.
+    """
+    if settings.select is None:
+        return data
+    chosen = _selection(settings.select, settings.limit, data, loaded, folder)
+    return replace(data, updates=chosen.of(data.updates), notes=[*data.notes, chosen.note()])
+
+
+def _selection(
+    wanted: selection.SelectSettings, limit: int | None, data: KnowledgeData, loaded: Loaded, folder: Path | None
+) -> selection.Selection:
     path = folder / SELECTION if folder else None
     if path is not None and (known := selection.remembered(path, wanted, limit)):
         return known

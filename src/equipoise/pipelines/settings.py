@@ -47,26 +47,15 @@ class DataSettings(Section):
     max_bad_share: float = Field(default=0.05, ge=0, le=1)
 
 
-class EvaluationSettings(ScoringSettings):
-    """How a run is scored and its arms are compared.
+class RetentionSettings(ScoringSettings):
+    """How answers are scored, and what is measured of everything else that a model knows.
 
-    `weights_every` so many epochs the mean weight that the objective gives the tokens of updates, and of rehearsed
-    rows, is written to `validation.jsonl`.
-
-    `likelihood` compares the log-probabilities of the new and the old answer, `drift` predictions on held-out texts
-    with those of the untrained model, `general` asks general questions that come with the package. All are on by
-    default for every model but the testbed's own.
+    `drift` compares predictions on held-out texts with those of the untrained model, `general` asks general questions
+    that come with the package. Both are on by default for every model but the testbed's own.
     """
 
-    margin: float = Field(default=0.05, gt=0, lt=1)  # of the equivalence test on retention
-    weights_every: int | None = Field(default=None, ge=1)
-    likelihood: Literal["auto"] | bool = "auto"
     drift: Literal["auto"] | bool = "auto"
     general: Literal["auto"] | bool = "auto"
-
-    def compares(self, model: str) -> bool:
-        """Tell whether right and outdated answers of this model are compared by likelihood."""
-        return self.reads_prose(model) if self.likelihood == "auto" else self.likelihood
 
     def asks_general(self, model: str) -> bool:
         """Tell whether this model is asked general questions."""
@@ -75,6 +64,25 @@ class EvaluationSettings(ScoringSettings):
     def measures_drift(self, model: str) -> bool:
         """Tell whether the drift of this model on held-out texts is measured."""
         return self.reads_prose(model) if self.drift == "auto" else self.drift
+
+
+class EvaluationSettings(RetentionSettings):
+    """How a run is scored and its arms are compared.
+
+    `weights_every` so many epochs the mean weight that the objective gives the tokens of updates, and of rehearsed
+    rows, is written to `validation.jsonl`.
+
+    `likelihood` compares the log-probabilities of the new and the old answer; it is on by default for every model but
+    the testbed's own.
+    """
+
+    margin: float = Field(default=0.05, gt=0, lt=1)  # of the equivalence test on retention
+    weights_every: int | None = Field(default=None, ge=1)
+    likelihood: Literal["auto"] | bool = "auto"
+
+    def compares(self, model: str) -> bool:
+        """Tell whether right and outdated answers of this model are compared by likelihood."""
+        return self.reads_prose(model) if self.likelihood == "auto" else self.likelihood
 
 
 class KnowledgeTrainSettings(TrainSettings):

@@ -1,6 +1,7 @@
 """The frontier: every arm at every learning rate, scored along the way; run, gathered, analysed, shown."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from equipoise.errors import UserError
 from equipoise.journal import read_journal, write_json
 from equipoise.pipelines.frontier_settings import FrontierRecipe
 from equipoise.protocols.frontier_analysis import ArmScores, Row, analyse
-from equipoise.records import Result
+from equipoise.protocols.kept import cannot_tell
+from equipoise.records import KEEP_TASKS, Result
 from equipoise.report.build import build_report
 from equipoise.runs import Run, kept
 
@@ -28,48 +30,15 @@ def run_frontier(path: Path, overrides: list[str], out: Path | None) -> Path:
     """
     recipe = resolve(FrontierRecipe, path, overrides)
     folder = out or Run.named(Path("runs"), recipe.name)
-    from equipoise.pipelines.frontier import load_frontier_data, render_arm, score_before, train_and_score, work
-    from equipoise.pipelines.knowledge_data import steps_of_an_epoch
-    from equipoise.pipelines.knowledge_work import OnWork
-    from equipoise.protocols.frontier_cohort import together
-    from equipoise.protocols.grid import Cell, Grid, OnStep, check_arms, run_cells
+    from equipoise.pipelines.frontier import load_frontier_data
+    from equipoise.protocols.frontier_grid import grid_of
+    from equipoise.protocols.grid import check_arms, run_cells
     from equipoise.protocols.knowledge import tell
 
     check_arms(recipe.arms)
     data = load_frontier_data(recipe)
     tell(data.known.notes)
-
-    def steps(cell: Cell) -> int:
-        rows = data.rows(recipe, cell.arm) if cell.rate is not None else []
-        return steps_of_an_epoch(len(rows), recipe.training) * max(recipe.score_at)
-
-    costs: dict[str, dict[str, float]] = {}  # every training of an arm is as much work
-
-    def costs_of(cell: Cell, loaded: Any) -> dict[str, float]:
-        if cell.arm not in costs:
-            costs[cell.arm] = work(loaded, recipe, data, None if cell.rate is None else cell.arm)
-        return costs[cell.arm]
-
-    def do(cell: Cell, loaded: Any, place: Path, on_step: OnStep, on_work: OnWork, keep_base: bool) -> Row:
-        if cell.rate is None:
-            return score_before(loaded, recipe, data, place, on_work)
-        setting = {"arm": cell.arm, "rate": cell.rate, "seed": cell.seed}
-        how = {"on_step": on_step, "on_work": on_work, "keep_base": keep_base}
-        return train_and_score(loaded, recipe, data, place, **setting, **how)
-
-    grid = Grid(
-        recipe,
-        recipe.model,
-        [Cell(UNTRAINED, 0), *(Cell(arm, seed, rate) for arm, rate, seed in recipe.trainings())],
-        data.known.hashes,
-        recipe.seed,
-        check=lambda loaded: [render_arm(loaded, recipe, data, arm) for arm in recipe.arms],
-        steps=steps,
-        costs=costs_of,
-        work=do,
-        cohort=recipe.cohort,
-        together=together(recipe, data),
-    )
+    grid = grid_of(recipe, data)
     with kept(folder):
         run_cells(grid, folder, title=recipe.name)
         analysis = finish(folder, recipe)
@@ -80,23 +49,29 @@ def run_frontier(path: Path, overrides: list[str], out: Path | None) -> Path:
 
 def finish(folder: Path, recipe: FrontierRecipe) -> Row:
     """Gather the finished cells of `folder` into `results.json` and `frontier.json`; return the analysis."""
-    scores, notes = gather(folder, recipe), _left_out(folder)
+    before = _before(folder, recipe)
+    keep, notes = _known(before)
+    scores = gather(folder, recipe, keep)
+    notes += _left_out(folder)
     if recipe.against not in scores:
         raise UserError(
             f"{recipe.against}, which the others are compared with, diverged at every learning rate",
             where=str(folder),
             fix="start with lower learning_rates in a new folder",
         )
-    before = {task: float(values.mean()) for task, values in _before(folder, recipe).items()}
-    analysis = analyse(scores, seeds=recipe.seeds, against=recipe.against, levels=recipe.levels, untrained=before)
+    right = {task: float(before[task][chosen].mean()) for task, chosen in keep.items()}
+    analysis = analyse(scores, seeds=recipe.seeds, against=recipe.against, levels=recipe.levels, untrained=right)
     analysis["notes"] = notes
     write_json(folder / "results.json", [row.model_dump() for row in flat(analysis)])
     write_json(folder / ANALYSIS, analysis)
     return analysis
 
 
-def gather(folder: Path, recipe: FrontierRecipe) -> dict[str, ArmScores]:
+def gather(folder: Path, recipe: FrontierRecipe, keep: Mapping[str, Any]) -> dict[str, ArmScores]:
     """Read what every arm's trainings answered, seeds and settings in the recipe's order.
+
+    Args:
+        keep: by task, a mask over its questions; other tasks are left out.
 
     A learning rate at which a seed diverged is no setting of its arm; an arm without any is left out.
     """
@@ -115,13 +90,32 @@ def gather(folder: Path, recipe: FrontierRecipe) -> dict[str, ArmScores]:
             [_scores(folder / "cells" / row["cell"], name, recipe) for row, (_, _, name) in zip(by_seed, settings)]
             for by_seed in rows
         ]
-        tasks = answers[0][0]
+        tasks = [task for task in answers[0][0] if task in keep]
         found[arm] = ArmScores(
             settings=[(rate, epoch) for rate, epoch, _ in settings],
-            items={task: np.array([[one[task] for one in by_seed] for by_seed in answers]) for task in tasks},
+            items={
+                task: np.array([[one[task][keep[task]] for one in by_seed] for by_seed in answers]) for task in tasks
+            },
             epochs=np.array([[row["epochs"][name] for row, (_, _, name) in zip(r, settings)] for r in rows]),
         )
     return found
+
+
+def _known(before: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Choose the questions that tell something: what the untrained model did not know cannot be lost.
+
+    Returns:
+        A mask over the questions of each task, and a sentence about each task that is left out because the untrained
+        model knew too little of it.
+    """
+    asked = {task: {"asked": len(scores), "right": int((scores == 1).sum())} for task, scores in before.items()}
+    reasons = {task: why for task, why in cannot_tell(asked).items() if task in KEEP_TASKS}
+    masks = {
+        task: scores == 1 if task in KEEP_TASKS else np.ones(len(scores), dtype=bool)
+        for task, scores in before.items()
+        if task not in reasons
+    }
+    return masks, [f"{task} cannot be measured: {why}." for task, why in reasons.items()]
 
 
 def _left_out(folder: Path) -> list[str]:
@@ -194,7 +188,8 @@ def preview_frontier(path: Path, overrides: list[str]) -> None:
     from equipoise.protocols.grid import check_arms
 
     check_arms(recipe.arms)
-    data, loaded = load_frontier_data(recipe), load_model(recipe.model)
+    loaded = load_model(recipe.model)
+    data = load_frontier_data(recipe).settled(recipe, loaded, None)
     print(dump_yaml(recipe))
     for note in data.known.notes:
         print(f"           {note}")

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from equipoise.metrics.frontier import half_shares, halvings, hypervolume, matched, pareto_front
 from equipoise.metrics.resampling import weights
 from equipoise.metrics.statistics import compare, holm, mean_interval
+from equipoise.records import STABILITY
 
 SCHEMA_VERSION = 1
-KEPT = ("locality", "retention")
+KEPT = ("locality", "retention", "general", STABILITY)
 HALVINGS = 10
 RESAMPLES = 1000
 Floats = NDArray[np.float64]

@@ -28,6 +28,7 @@ TASK_WORDS = {
     "paraphrase efficacy": "the same in phrasings never trained on",
     "preference kept": "related facts whose right answer is still likelier than a wrong one",
     "held-out": "mean nll of texts never trained on",
+    "stability": "exp(-drift) on held-out texts: 100% is the untrained model, 80% a forward KL of 0.22 nats per token",
     "drift": "forward KL from the untrained model on those texts; 0 is unmoved",
 }
 
