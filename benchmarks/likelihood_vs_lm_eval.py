@@ -22,8 +22,7 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from equipoise.evaluation.asking import items_of
-from equipoise.evaluation.knowledge import Task
+from equipoise.evaluation.knowledge import Task, item_of
 from equipoise.evaluation.likelihood import LikelihoodReader, choices
 from equipoise.models.loading import Loaded, load_model
 from equipoise.models.settings import ModelSettings
@@ -68,7 +67,7 @@ def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
     loaded = load_model(ModelSettings(path=args.model, dtype=args.dtype, device="cpu"))
-    items = [items_of(row)[0] for row in load_facts("testbed:api_change", ask="code")[0][: args.items]]
+    items = [item_of(row) for row in load_facts("testbed:api_change", ask="code")[0][: args.items]]
     chosen = choices(loaded.tokenizer, [Task("updates", tuple(items))])
     texts = [(item.conversation[-1].content, text) for item in items for text in (item.gold, item.old or "")]
     rows = sorted([c.prompt + answer for c in chosen.continuations for answer in c.answers], key=len, reverse=True)
