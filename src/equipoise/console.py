@@ -79,6 +79,9 @@ class Bar(Protocol):
 
     def advance(self, n: float = 1, note: str = "", kind: str = "") -> None: ...
 
+    def skip(self, n: float, kind: str = "") -> None:
+        """Leave out work that was done before this process began: it says nothing of how fast this one is."""
+
 
 @contextmanager
 def progress(total: float | Mapping[str, float], label: str) -> Iterator[Bar]:
@@ -124,6 +127,10 @@ class _Pace:
         self.dones[kind] += n
         if self.dones[kind] < OPENING * self.totals[kind]:
             self.opening[kind] = (self.dones[kind], self.spent[kind])
+
+    def skip(self, n: float, kind: str) -> None:
+        kind = kind if kind in self.totals else next(iter(self.totals))
+        self.totals[kind] = max(self.totals[kind] - n, self.dones[kind])
 
     @property
     def total(self) -> float:
@@ -193,6 +200,10 @@ class _RichBar:
         fields = {"count": self.pace.count, "rate": self.pace.rate, "left": self.pace.left, "note": note}
         self.shown.update(self.task, advance=n, **fields)
 
+    def skip(self, n: float, kind: str = "") -> None:
+        self.pace.skip(n, kind)
+        self.shown.update(self.task, total=self.pace.total)
+
 
 class _PlainBar:
     def __init__(self, total: float | Mapping[str, float], label: str):
@@ -206,3 +217,6 @@ class _PlainBar:
         self.last, self.finished = now, finished
         parts = (self.pace.count, self.pace.rate, self.pace.left, note)
         say(f"{self.label}: {', '.join(part for part in parts if part)}")
+
+    def skip(self, n: float, kind: str = "") -> None:
+        self.pace.skip(n, kind)

@@ -220,3 +220,17 @@ def test_the_start_of_a_kind_of_work_is_not_taken_for_its_pace(capsys, clock):
     told = [re.search(r"(\d+):(\d\d) left", line) for line in capsys.readouterr().err.splitlines()]
     seconds = [int(found[1]) * 60 + int(found[2]) for found in told if found]
     assert seconds and 85 <= min(seconds) <= max(seconds) <= 200
+
+
+def test_what_an_earlier_process_did_is_not_taken_for_this_ones_pace(capsys, clock):
+    """900 of 1,000 steps were done before; of the other 100 each takes a second."""
+    with console.progress({"ask": 50.0, "train": 1000.0}, "grid") as bar:
+        bar.skip(900, "train")
+        for _ in range(50):
+            clock.turn(1.0)
+            bar.advance(1, kind="ask")
+        for _ in range(10):
+            clock.turn(1.0)
+            bar.advance(1, kind="train")
+    told = [line for line in capsys.readouterr().err.splitlines() if "left" in line]
+    assert told[-1] == "grid: 40%, 1:30 left"

@@ -32,6 +32,9 @@ class Recorded:
         doing = note.partition(" ")[0] in {words.partition(" ")[0] for words in grid.DOING.values()}
         (self.while_doing if doing else self.made_up_for)[kind] += n
 
+    def skip(self, n: float, kind: str = "") -> None:
+        self.total[kind] -= n
+
 
 @pytest.fixture
 def bar(monkeypatch) -> Recorded:

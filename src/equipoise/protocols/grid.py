@@ -253,6 +253,11 @@ class _Watch:
         self.log(cell.name)
 
     def __call__(self, row: dict[str, Any]) -> None:
+        if not self.seen and row["step"] > 1:  # a resumed training: earlier steps took no time of this process
+            before = (row["step"] - 1) / self.steps * self.costs[TRAIN]
+            self.left[TRAIN] -= before
+            self.bar.skip(before, TRAIN)
+            self.seen = row["step"] - 1
         self.done(TRAIN, (row["step"] - self.seen) / self.steps)
         self.seen = row["step"]
         loss, rate, norm = (math.nan if row[n] is None else row[n] for n in ("loss", "learning_rate", "grad_norm"))

@@ -48,7 +48,7 @@ def analyse(recipe: ProtocolRecipe, folder: Path) -> dict[str, Any]:
 
 
 def tell(notes: Sequence[str]) -> None:
-    """Say what became of rows of the data; of many the first."""
+    """Report what became of rows of the data, the first few of them where there are many."""
     for note in notes[:LISTED]:
         say(note)
     if len(notes) > LISTED:
