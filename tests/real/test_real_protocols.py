@@ -61,12 +61,13 @@ def test_a_second_call_trains_nothing_and_says_the_same(grid):
     assert ((grid / "cells.jsonl").read_bytes(), (grid / "analysis.json").read_bytes()) == (cells, analysis)
 
 
-def test_a_frontier_rises_with_its_epochs(tmp_path):
+def test_a_frontier_rises_with_its_epochs_and_the_model_moves(tmp_path):
     here(
         *("protocol", "frontier", f"model.path={MODEL}", "seeds=[1]", "learning_rates=[1e-3]", "score_at=[1,10]"),
         *("data.ask=code", "data.limit=4", "data.keep_limit=8", "data.skills=null", "training.batch_size=4"),
         *("arms={sft: {name: sft}}", "--out", tmp_path / "frontier"),
     )
     points = json.loads((tmp_path / "frontier" / "frontier.json").read_text())["points"]
-    corrected = {point["epoch"]: point["correction"] for point in points}
-    assert corrected[10] > corrected[1] and corrected[10] >= 0.5
+    first, last = sorted(points, key=lambda point: point["epoch"])
+    assert last["correction"] > first["correction"] and last["correction"] >= 0.5
+    assert 0 < last["stability"] < first["stability"] < 1
