@@ -55,18 +55,28 @@ def nats(task, before, after):
 
 def test_what_was_known_is_what_the_sentences_count_against():
     said = analysed(asked())["before_and_after"]["sft"]
-    assert said[0] == "sft corrected 11 of 12 updates, asked as trained (91.7%)."
-    assert said[1] == (
-        "sft keeps 5 of the 8 answers about related facts that it knew (62.5%); lost: "
+    assert said[0] == (
+        "In total, sft gives the new answer to 11 of 12 updates and has lost 3 of the 8 other answers that the "
+        "untrained model had right (locality)."
+    )
+    assert said[1] == "sft corrected 11 of 12 updates, asked as trained (91.7%)."
+    assert said[2] == (
+        "sft keeps 5 of the 8 answers about facts to keep that it knew (62.5%); lost: "
         "“Capital 0?” (Paris became Asakusa), “Capital 1?” (Rome became Asakusa), “Capital 2?” (Oslo became Asakusa)."
     )
+
+
+def test_rows_that_were_trained_on_say_nothing_about_others():
+    rows = asked()
+    said = before_and_after(analysed(rows), changes(rows), rehearsed=True)["sft"]
+    assert said[2].endswith("; they were trained on too, so this says nothing about other facts.")
 
 
 def test_what_was_right_before_is_not_called_corrected():
     rows = asked()
     rows[0] = answer("untrained", "correction", 0, 1.0)
-    (said, _) = analysed(rows)["before_and_after"]["sft"]
-    assert said == "sft answers 11 of 12 updates right, asked as trained (91.7%); before training it was 1."
+    (_, said, _) = analysed(rows)["before_and_after"]["sft"]
+    assert said == "sft answers 11 of 12 updates right, asked as trained (91.7%); 1 before training."
 
 
 def test_drift_is_said_in_nats_with_its_direction():
@@ -81,7 +91,7 @@ def test_drift_is_said_in_nats_with_its_direction():
 def test_too_few_known_rows_are_too_few_to_tell():
     rows = [row for row in asked() if row.task == "correction" or int(row.item.split("-")[1]) >= 6]
     analysis = analysed(rows)
-    assert "too few to tell" in analysis["before_and_after"]["sft"][1]
+    assert "too few to tell" in analysis["before_and_after"]["sft"][2]
     text = summary(analysis)
     assert "## Cannot be measured" in text and "2 of 6 right" in text and "data.ask" in text
 

@@ -18,33 +18,55 @@ FROM_NOTHING = {
 OF_UPDATES = {
     "correction": "answers {n} updates right, asked as trained",
     "generalisation": "answers {n} questions about updates right, in phrasings that it was not trained on",
-    "efficacy": "finds the new answer the likelier one for {n} updates, asked as trained",
-    "paraphrase efficacy": "finds the new answer the likelier one for {n} held-out phrasings",
+    "efficacy": "prefers the new answer, by likelihood, for {n} updates, asked as trained",
+    "paraphrase efficacy": "prefers the new answer, by likelihood, in {n} held-out phrasings",
 }
 OF_KEPT = {
-    "locality": "keeps {n} answers about related facts that it knew",
-    "preference kept": "still finds the right answer the likelier one for {n} related facts where it did",
+    "locality": "keeps {n} answers about facts to keep that it knew",
+    "preference kept": "still prefers the right answer, by likelihood, for {n} facts to keep for which it did",
     "retention": "keeps {n} unrelated skills that it had",
     "general": "keeps {n} answers to general questions that it knew",
     "functions": "keeps {n} functions that it could complete",
 }
+ORDER = ("correction", "generalisation", *OF_KEPT)  # answers come before likelihoods and nats
+TRAINED_ON = "; they were trained on too, so this says nothing about other facts"
 
 
-def before_and_after(analysis: Mapping[str, Any], changes: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Say for each arm what it corrected, kept and lost, and how far it drifted: the findings of a run without claims.
+def before_and_after(
+    analysis: Mapping[str, Any], changes: Iterable[Mapping[str, Any]], *, rehearsed: bool = False
+) -> dict[str, list[str]]:
+    """Say for each arm what it learned and lost, in total and by task: the findings of a run without claims.
 
     Args:
         changes: rows as `kept.changes` lists them, to name what was lost.
+        rehearsed: whether the facts to keep were trained on too.
     """
-    rows = list(changes)
-    return {
-        arm: [
-            f"{arm} {_sentence(analysis, task, by_task[task]['mean'], [row for row in rows if row['method'] == arm])}."
-            for task in analysis["tasks"]
-            if task in by_task
-        ]
-        for arm, by_task in analysis["arms"].items()
-    }
+    rows, found = list(changes), {}
+    for arm, by_task in analysis["arms"].items():
+        mine = [row for row in rows if row["method"] == arm]
+        sentences = []
+        for task in sorted(analysis["tasks"], key=lambda task: ORDER.index(task) if task in ORDER else len(ORDER)):
+            if task in by_task:
+                caveat = TRAINED_ON if rehearsed and task == "locality" else ""
+                sentences.append(f"{arm} {_sentence(analysis, task, by_task[task]['mean'], mine)}{caveat}.")
+        found[arm] = [*_in_total(arm, analysis), *sentences]
+    return found
+
+
+def _in_total(arm: str, analysis: Mapping[str, Any]) -> list[str]:
+    """Say in one sentence how much an arm learned and how many of all answers that were known it lost."""
+    known, by_task = analysis.get("known") or {}, analysis["arms"][arm]
+    kept = [task for task in OF_KEPT if task in by_task and task in known and task != "preference kept"]
+    right = sum(known[task]["right"] for task in kept)
+    if "correction" not in by_task or "correction" not in known or not right:
+        return []
+    learned = round(by_task["correction"]["mean"] * known["correction"]["asked"], 1)
+    lost = round(sum((1 - by_task[task]["mean"]) * known[task]["right"] for task in kept), 1)
+    over = "" if len(analysis["seeds"]) == 1 else f", on average over {count(len(analysis['seeds']), 'seed')}"
+    return [
+        f"In total, {arm} gives the new answer to {learned:g} of {known['correction']['asked']} updates and has lost "
+        f"{lost:g} of the {right} other answers that the untrained model had right ({', '.join(kept)}){over}."
+    ]
 
 
 def unmeasured(analysis: Mapping[str, Any]) -> list[str]:
@@ -62,8 +84,8 @@ def cut_notes(shares: Mapping[str, float]) -> list[str]:
     if not cut:
         return []
     return [
-        f"Answers that were cut off at their token limit before they ended: {', '.join(cut)}. A right answer may stand "
-        "beyond the cut; evaluation.max_new_tokens gives answers in prose more room."
+        f"Answers cut off at the token limit: {', '.join(cut)}. Some of them might have become right; raise "
+        "evaluation.max_new_tokens to give answers in prose more room."
     ]
 
 
@@ -78,7 +100,7 @@ def _sentence(analysis: Mapping[str, Any], task: str, mean: float, rows: Sequenc
     if task == "drift":
         return (
             f"drifted from the untrained model by {mean:.3f} nats per token of held-out text "
-            "(forward KL; 0 is not at all, less is better)"
+            "(forward KL; 0 means unchanged, less is better)"
         )
     if task in IN_NATS:
         was = "" if before is None else f", against {before:.3f} before training"
@@ -94,7 +116,7 @@ def _sentence(analysis: Mapping[str, Any], task: str, mean: float, rows: Sequenc
     if not before and task in FROM_NOTHING:
         return _counted(FROM_NOTHING[task], mean, known["asked"], seeds)
     template = OF_UPDATES.get(task, "answers {n} questions on " + task.replace("{", "(").replace("}", ")") + " right")
-    return f"{_counted(template, mean, known['asked'], seeds)}; before training it was {known['right']}"
+    return f"{_counted(template, mean, known['asked'], seeds)}; {known['right']} before training"
 
 
 def _counted(template: str, mean: float, n: int, seeds: int, the: str = "") -> str:

@@ -64,10 +64,12 @@ def finish(
     analysis["cut_off"] = cut_off(predictions)
     analysis["known"] = counts
     notes = [f"{row['cell']} is left out: {row['failed']}." for row in journalled if "failed" in row]
-    notes += ["locality: asked of rows that were trained on too, so it says nothing of others."] if rehearsed else []
+    notes += (
+        ["locality: asked of rows that were trained on too, so it says nothing about other facts."] if rehearsed else []
+    )
     analysis["notes"] = [*notes, *cut_notes(analysis["cut_off"]), *analysis["notes"]]
     if not analysis["hypotheses"]:
-        analysis["before_and_after"] = before_and_after(analysis, changed)
+        analysis["before_and_after"] = before_and_after(analysis, changed, rehearsed=rehearsed)
     write_json(folder / "analysis.json", analysis)
     write_atomic(folder / "SUMMARY.md", summary(analysis))
     return analysis

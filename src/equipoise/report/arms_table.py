@@ -46,7 +46,7 @@ def _table(
         "rows": rows,
         "untrained": [_untrained(analysis, task) for task in tasks],
         "shares": any(mapping(share).get("mean") is not None for share in shares.values()),
-        "safety": True,
+        "safety": any(row["safety"] for row in rows),
     }
 
 

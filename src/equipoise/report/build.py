@@ -66,6 +66,7 @@ def render(run: RunData) -> str:
     return environment().get_template("report.html").render(
         **frame(run),
         hidden=hidden,
+        several_seeds=len(sequence(analysis.get("seeds"))) > 1,
         line=tables.what_was_run(run, analysis),
         task_words=tables.TASK_WORDS,
         glyphs=GLYPHS,
@@ -98,6 +99,8 @@ def not_applicable(run: RunData) -> dict[str, str]:
         hidden["missed"] = "missed.json"
     if run.detection is None and isinstance(model, dict) and model.get("path") != "testbed":
         hidden["detection"] = "detection.json"  # whose truth is known only there
+    if isinstance(arms, dict) and len(arms) == 1:
+        hidden["trade-off"] = ""  # one arm trades nothing against another
     return hidden
 
 

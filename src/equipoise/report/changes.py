@@ -112,7 +112,7 @@ def _of_arm(arm: Arm, rows: Sequence[Row], known: Row, blind: Row) -> ArmChanges
                 _list(f"{title}, {words}", kind, shown(row for row in asked if row["change"] == change), len(asked))
                 for title, kind, change in OUTCOMES
             ]
-    kept = []
+    missing, found = [], []  # what was lost comes before what was gained
     for task in (task for task in KEEP_TASKS if task in known or any(row["task"] == task for row in rows)):
         mine = [row for row in first if row["task"] == task]
         if task == "preference kept":  # is no answer
@@ -120,11 +120,11 @@ def _of_arm(arm: Arm, rows: Sequence[Row], known: Row, blind: Row) -> ArmChanges
         right = mapping(known.get(task)).get("right")
         counts.append(_stayed(task, mine, known.get(task)) + (", too few to tell" if task in blind and right else ""))
         lost = shown(row for row in mine if row["change"] == "lost")
-        kept.append(_list(f"Lost, {task}", "no", lost, right, always_open=True))
+        missing.append(_list(f"Lost, {task}", "no", lost, right, always_open=True))
         elsewhere = shown(_only_elsewhere(rows, task, seeds[0]))
-        kept.append(_list(f"Lost with other seeds only, {task}", "no", elsewhere, right, always_open=True))
-        kept.append(_list(f"Gained, {task}", "yes", shown(row for row in mine if row["change"] == "gained"), None))
-    return ArmChanges(arm, seeds[0], len(seeds), counts, [one for one in [*kept, *lists] if one.rows])
+        missing.append(_list(f"Lost with other seeds only, {task}", "no", elsewhere, right, always_open=True))
+        found.append(_list(f"Gained, {task}", "yes", shown(row for row in mine if row["change"] == "gained"), None))
+    return ArmChanges(arm, seeds[0], len(seeds), counts, [one for one in [*missing, *lists, *found] if one.rows])
 
 
 def _stayed(task: str, rows: Sequence[Row], found: Any) -> str:

@@ -23,7 +23,7 @@ CURVES = {
 BINS = 60
 # What is drawn upwards, and to the right what training may harm.
 TRADE_OFFS = (
-    *(("correction", task) for task in ("retention", "functions", "locality", "generalisation", "drift")),
+    *(("correction", task) for task in ("retention", "functions", "locality", "general", "generalisation", "drift")),
     *(("efficacy", task) for task in ("preference kept", "drift")),
 )
 
