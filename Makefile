@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 help:
 	@echo "make demo      correct a small model by SFT, EAFT and R-EAFT and open the report"
 	@echo "make demo-real the same on a real model: fetches SmolLM2-135M (93 MB); under 12 minutes on 2 cores"
-	@echo "make test      the test suite (under 10 minutes on 2 cores)"
+	@echo "make test      the test suite (12 minutes on 2 cores)"
 	@echo "make test-real every verb on SmolLM2-135M (under 15 minutes on 2 cores)"
 	@echo "make lint      ruff, pyright, import contracts"
 	@echo "make format    let ruff format and fix"
