@@ -55,6 +55,12 @@ def test_all_arms_answer_the_same_questions_and_are_compared(grid):
     assert "efficacy" in (grid / "SUMMARY.md").read_text()
 
 
+def test_a_trained_cell_is_asked_the_updates_that_its_run_selected(grid, tmp_path):
+    here("evaluate", grid / "cells" / "sft" / "seed-1", "data.keep=null", "--out", tmp_path / "asked")
+    asked = {row["item"] for row in rows_of(tmp_path / "asked" / "predictions.jsonl") if row["task"] == "correction"}
+    assert asked == set(json.loads((grid / "selection.json").read_text())["ids"])
+
+
 def test_a_second_call_trains_nothing_and_says_the_same(grid):
     cells, analysis = (grid / "cells.jsonl").read_bytes(), (grid / "analysis.json").read_bytes()
     here("protocol", "a", "--recipe", str(grid / "config.yaml"), "--out", grid)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from equipoise.console import progress, say, warn
+from equipoise.errors import UserError
 from equipoise.journal import write_json
 from equipoise.models.loading import Loaded
 from equipoise.pipelines import general, selection, thresholds
@@ -59,6 +60,24 @@ def select_updates(settings: DataSettings, data: KnowledgeData, loaded: Loaded, 
         return data
     chosen = _selection(settings.select, settings.limit, data, loaded, folder)
     return replace(data, updates=chosen.of(data.updates), notes=[*data.notes, chosen.note()])
+
+
+def updates_of_run(settings: DataSettings, data: KnowledgeData, folder: Path) -> KnowledgeData:
+    """Return the data with the updates that the run in `folder` selected, or as they are without `data.select`.
+
+    Raises:
+        UserError: the run's selection is missing.
+    """
+    if settings.select is None:
+        return data
+    chosen = selection.remembered(folder / SELECTION, settings.select, settings.limit)
+    if chosen is None:
+        raise UserError(
+            "the updates that this run selected are missing",
+            where=str(folder / SELECTION),
+            fix="run the command that started it again",
+        )
+    return replace(data, updates=chosen.of(data.updates))
 
 
 def _selection(

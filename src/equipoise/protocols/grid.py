@@ -75,7 +75,7 @@ class Grid:
             the first function with each row of metrics and the second with what else is newly done; the last argument
             says whether the model is still needed afterwards.
         cohort: which cells are trained together, by `together`.
-        settle: finds what hangs on the model before the first cell starts, given the folder of the run; returns the
+        settle: finds what depends on the model before the first cell starts, given the folder of the run; returns the
             grid that is then done.
     """
 
@@ -163,7 +163,7 @@ def _tell_failed(rows: Sequence[dict[str, Any]], folder: Path) -> None:
 def cohorts(grid: Grid, loaded: Loaded) -> Iterator[list[Cell]]:
     """Part the cells into those that are trained together; a cell by itself is trained as a single run.
 
-    It hangs on the recipe and the model alone, so that a grid that goes on finds its cohorts again.
+    It depends on the recipe and the model alone, so that a grid that goes on finds its cohorts again.
     """
     trained = [cell for cell in grid.cells if cell.arm != UNTRAINED]
     yield from ([cell] for cell in grid.cells if cell.arm == UNTRAINED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,13 @@ from equipoise.evaluation.drift import summarise_drift
 from equipoise.evaluation.functions import TASK, passes
 from equipoise.evaluation.knowledge import prediction, summarise
 from equipoise.journal import read_journal, write_json, write_jsonl
-from equipoise.pipelines import selection
 from equipoise.pipelines.knowledge_data import KnowledgeData, load_data
 from equipoise.pipelines.knowledge_measures import Measures
+from equipoise.pipelines.knowledge_plan import updates_of_run
 from equipoise.pipelines.settings import ProtocolRecipe
 from equipoise.protocols.knowledge import analyse
 from equipoise.records import Drift, Prediction
-from equipoise.runs import SELECTION, Run
+from equipoise.runs import Run
 
 SCORES = ("score", "exact", "call", "published_score")
 Grader = Callable[[Prediction], Prediction]
@@ -53,22 +52,13 @@ def rescore(folder: Path) -> dict[str, Any]:
             raise UserError(
                 "no cell of this run is finished", where=str(folder), fix="run the command that started it again"
             )
-        grade, changed = _grader(recipe, _selected(recipe, data, folder)), 0
+        grade, changed = _grader(recipe, updates_of_run(recipe.data, data, folder)), 0
         total = sum(row["scored"] for row in cells)
         with progress(total, "scored again") as bar:
             for row in cells:
                 changed += _rescore_cell(folder / "cells" / row["cell"], grade, recipe, bar.advance)
         say(f"{total} answers of {len(cells)} cells scored again; the scores of {changed} changed")
         return analyse(recipe, folder)
-
-
-def _selected(recipe: ProtocolRecipe, data: KnowledgeData, folder: Path) -> KnowledgeData:
-    if recipe.data.select is None:
-        return data
-    chosen = selection.remembered(folder / SELECTION, recipe.data.select, recipe.data.limit)
-    if chosen is None:
-        raise UserError("the updates that this run chose are not there", where=str(folder / SELECTION))
-    return replace(data, updates=chosen.of(data.updates))
 
 
 def _grader(recipe: ProtocolRecipe, data: KnowledgeData) -> Grader:

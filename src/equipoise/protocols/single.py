@@ -1,5 +1,6 @@
 """What `run`, `protocol`, `demo`, `analyze` and `evaluate` do: a recipe resolved, run, analysed, shown and drawn."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -229,15 +230,23 @@ def evaluate_model(model: str, recipe: str | None, overrides: list[str], out: Pa
     from equipoise.evaluation.knowledge import evaluate, summarise
     from equipoise.models.loading import load_model
     from equipoise.pipelines.frontier import load_frontier_data
-    from equipoise.pipelines.knowledge_data import load_data, tasks
+    from equipoise.pipelines.knowledge_data import KnowledgeData, load_data, tasks
+    from equipoise.pipelines.knowledge_plan import select_updates, updates_of_run
+
+    loaded = load_model(target)
+
+    def selected(data: KnowledgeData) -> KnowledgeData:
+        """Take the run's own selection; any other model is asked what it contradicts itself."""
+        if run and not recipe:
+            return updates_of_run(settings.data, data, run)
+        return select_updates(settings.data, data, loaded, None)
 
     if isinstance(settings, FrontierRecipe):  # rows that an arm rehearsed are no measure of what it keeps
-        asked = load_frontier_data(settings).tasks(rehearsed=settings.rehearses)
+        data = load_frontier_data(settings)
+        asked = replace(data, known=selected(data.known)).tasks(rehearsed=settings.rehearses)
     else:
-        asked = tasks(load_data(settings.data))
-    predictions = evaluate(
-        load_model(target), asked, method=Path(model).name, seed=settings.seed, how=settings.evaluation
-    )
+        asked = tasks(selected(load_data(settings.data)))
+    predictions = evaluate(loaded, asked, method=Path(model).name, seed=settings.seed, how=settings.evaluation)
     rows = summarise(predictions, scoring=settings.evaluation.scoring)
     shown = [[_named(row), _number(row.task, row.value), str(row.n)] for row in rows]
     table(model, ["task", "right, in %", "n"], shown)
