@@ -32,7 +32,8 @@ def test_no_light_module_brings_the_heavy_libraries_along():
     """Each alone in a fork of one clean process, so that none hides behind another; what they may need is there."""
     script = f"""
 import importlib, os, sys, traceback
-import numpy, pydantic, scipy.optimize, scipy.stats, yaml
+import filelock, jinja2, matplotlib.figure, numpy, pydantic.main, pydantic.types, scipy.optimize, scipy.stats
+import yaml, zoneinfo
 for name in {_modules()!r}:
     if (child := os.fork()) == 0:
         try:

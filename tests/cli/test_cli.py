@@ -1,4 +1,4 @@
-"""Every verb, run for real as a user would, in a process of its own."""
+"""Every verb, as a user runs it."""
 
 import json
 import os
@@ -132,8 +132,8 @@ def test_run_report_evaluate_on_own_data(tmp_path, monkeypatch):
     (tmp_path / "updates.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "keep.jsonl").write_text(json.dumps({"prompt": "What is 1 + 1?", "completion": "2"}) + "\n")
     own = ["data.updates=updates.jsonl", "data.keep=keep.jsonl", "data.skills=null", "training.epochs=40"]
-    outcome = run("run", "knowledge-update", *own, cwd=tmp_path)
-    assert outcome.returncode == 0, outcome.stderr
+    outcome = here("run", "knowledge-update", *own)
+    assert outcome.exit_code == 0, outcome.stderr
     folder = tmp_path / "runs" / "knowledge-update"
     results = {(r["method"], r["task"]): r for r in json.loads((folder / "results.json").read_text())}
     assert results["r-eaft", "correction"]["value"] == 1.0 and results["r-eaft", "correction"]["n"] == 2
@@ -143,7 +143,7 @@ def test_run_report_evaluate_on_own_data(tmp_path, monkeypatch):
     assert "r-eaft corrected 2 of 2 updates, asked as trained (100.0%)." in page
     assert "Left out" not in page and "missing or damaged" not in page
     (folder / "report.html").unlink()
-    assert run("report", folder).returncode == 0 and (folder / "report.html").exists()
+    assert here("report", folder).exit_code == 0 and (folder / "report.html").exists()
     for model in (folder, folder / "cells" / "r-eaft" / "seed-42"):
         scored = here("evaluate", model, "--out", tmp_path / "scored")
         assert scored.exit_code == 0, scored.stderr

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import children
 import pytest
 import torch
 from tiny_models import tiny_folder, tiny_tokenizer
@@ -16,17 +17,9 @@ from typer.testing import CliRunner
 from equipoise.cli import app
 from equipoise.testbed.world import World
 
-COMMAND = [sys.executable, "-m", "equipoise.cli", "chat"]
-ENV = {**os.environ, "HF_HUB_OFFLINE": "1"}
 
-
-def piped(*words, asked: str):
-    given = {"capture_output": True, "text": True, "timeout": 120, "check": False, "encoding": "utf-8"}
-    return subprocess.run([*COMMAND, *map(str, words)], input=asked, env=ENV, **given)
-
-
-def chat(*words, asked: str):
-    """As `piped`, in this process, which has its libraries already: that saves seconds a call."""
+def chat(*words, asked: str | bytes):
+    """The verb with its questions from a pipe."""
     said = CliRunner().invoke(app, ["chat", *map(str, words)], input=asked, catch_exceptions=False)
     return subprocess.CompletedProcess(words, said.exit_code, said.stdout, said.stderr)
 
@@ -38,7 +31,7 @@ def known():
 
 def test_one_question_a_line_one_answer_each():
     facts = known()
-    said = piped("testbed", asked="\n".join(fact.prompts_seen[0] for fact in facts) + "\n\n")
+    said = chat("testbed", asked="\n".join(fact.prompts_seen[0] for fact in facts) + "\n\n")
     assert said.returncode == 0, said.stderr
     assert said.stdout.splitlines() == [fact.gold for fact in facts]
 
@@ -119,9 +112,8 @@ def test_a_question_too_long_for_the_model_is_told(tmp_path):
 
 def test_a_question_that_is_no_text_is_told(tmp_path):
     folder = tiny_folder(tmp_path)
-    env = {**ENV, "PYTHONIOENCODING": "utf-8"}
-    said = subprocess.run([*COMMAND, str(folder)], input=b"\xff\xfe\n", capture_output=True, env=env, check=False)
-    assert said.returncode == 2 and b"not utf-8 text" in said.stderr
+    said = chat(folder, asked=b"\xff\xfe\n")
+    assert said.returncode == 2 and "not utf-8 text" in said.stderr
 
 
 class Terminal:
@@ -132,7 +124,8 @@ class Terminal:
 
         self.pid, self.screen = pty.fork()
         if self.pid == 0:
-            os.execve(COMMAND[0], [*COMMAND, *map(str, words)], {**ENV, "TERM": "xterm-256color", **env})
+            command = [sys.executable, "-m", "equipoise.cli", "chat", *map(str, words)]
+            os.execve(command[0], command, {**os.environ, "TERM": "xterm-256color", **env})
         self.seen, self.read = "", 0
 
     def until(self, text: str, seconds: float = 90) -> str:
@@ -195,13 +188,9 @@ def test_ctrl_c_in_mid_answer_keeps_what_was_said(tmp_path):
 @unix
 def test_a_signal_while_a_pipe_is_answered_ends_with_130(tmp_path):
     folder = tiny_folder(tmp_path, "phi", change=always_says("a"), max_position_embeddings=100_000)
-    child = subprocess.Popen(
-        [*COMMAND, str(folder), "--max-new-tokens", "50000"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENV,
-    )  # fmt: skip
-    child.stdin.write(b"the call\n")
-    child.stdin.flush()
-    assert child.stdout.read(4) == b"aaaa"
+    child = children.start("chat", folder, "--max-new-tokens", 50_000, stdin=b"the call\n")
+    while child.poll() is None and not child.stdout.startswith("aaaa"):
+        time.sleep(0.01)
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=60)
-    assert child.returncode == 130 and out.rstrip(b"\n").strip(b"a") == b"" and b"Traceback" not in err
+    assert child.returncode == 130 and out.rstrip("\n").strip("a") == "" and "Traceback" not in err

@@ -1,13 +1,12 @@
 """The sanity suite: files of prompts, answers checked, models side by side."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from tiny_models import tiny_model, tiny_tokenizer
+from typer.testing import CliRunner
 
+from equipoise.cli import app
 from equipoise.errors import UserError
 from equipoise.evaluation.sanity import answered, load_suite, run_suite, side_by_side
 from equipoise.models.loading import Loaded, load_model
@@ -92,10 +91,8 @@ def test_any_model_can_be_asked():
 
 def test_the_verb_prints_and_keeps_the_answers(tmp_path):
     words = ["evaluate", "testbed", "--sanity", "testbed", "--beside", "testbed:questions", "--out", str(tmp_path)]
-    command = [sys.executable, "-m", "equipoise.cli", *words]
-    env = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    said = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env, check=False)
-    assert said.returncode == 0, said.stderr
+    said = CliRunner().invoke(app, words)
+    assert said.exit_code == 0, said.stderr
     assert said.stdout.splitlines()[1].split() == ["prompt", "testbed:questions", "testbed"]
     assert said.stdout.splitlines()[-1].split() == ["passed", "0", "of", "6", "6", "of", "6"]
     rows = [json.loads(line) for line in (tmp_path / "sanity.jsonl").read_text(encoding="utf-8").splitlines()]

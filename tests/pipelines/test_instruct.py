@@ -2,10 +2,9 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 
+import children
 import pytest
 from instruct_run import RECIPE, make, rows, run, write
 from safetensors.torch import load_file
@@ -95,13 +94,9 @@ def test_the_run_means_its_last_model(done):
     assert again == [row["output"] for row in rows(folder / "predictions.jsonl") if row["method"] == "dpo"]
 
 
-KILLABLE = "import sys; from equipoise.cli import main; sys.argv[0] = 'equipoise'; main()"
-
-
 def killed_at(recipe, out, path, lines):
     """Start the run in its own process and kill it once a file of it has so many lines."""
-    command = [sys.executable, "-c", KILLABLE, "run", str(recipe), "--out", str(out)]
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = children.start("run", recipe, "--out", out)
     try:
         while child.poll() is None and not (path.exists() and path.read_bytes().count(b"\n") >= lines):
             time.sleep(0.005)

@@ -2,10 +2,9 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import children
 import pytest
 
 SAMPLER = Path(__file__).with_name("killable_sampler.py")
@@ -13,12 +12,10 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks")
 
 
 def kill(folder, kills, seed):
-    told = subprocess.run(
-        [sys.executable, str(SAMPLER), str(folder), str(kills), str(seed)],
-        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert told.returncode == 0, told.stderr
-    found = json.loads(told.stdout)
+    sampler = children.start_script(SAMPLER, folder, kills, seed)
+    out, err = sampler.communicate()
+    assert sampler.returncode == 0, err
+    found = json.loads(out)
     assert found["kills"] == kills and found["lengths"] > 5
     return found
 

@@ -3,10 +3,9 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
+import children
 import pytest
 
 from equipoise.journal import read_journal
@@ -15,8 +14,8 @@ from equipoise.testbed.world import model_path
 TINY = ["data.limit=3", "data.keep=null", "data.skills=null", "training.epochs=2", "seeds=[1,2]"]
 
 
-def command(folder, *more):
-    return [sys.executable, "-m", "equipoise.cli", "run", "demo", *TINY, *more, "--out", str(folder)]
+def start(folder, *more):
+    return children.start("run", "demo", *TINY, *more, "--out", folder)
 
 
 def digest(folder):
@@ -34,7 +33,7 @@ def digest(folder):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("grid") / "whole"
-    subprocess.run(command(folder), check=True, capture_output=True, timeout=280)
+    assert start(folder).wait(280) == 0
     return folder
 
 
@@ -62,13 +61,13 @@ def test_arms_and_seeds_train_different_models(undisturbed):
 
 def test_a_killed_grid_ends_in_the_same_bits(undisturbed, tmp_path):
     folder = tmp_path / "killed"
-    process = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start(folder)
     while process.poll() is None and len(read_journal(folder / "cells.jsonl").rows) < 4:
         time.sleep(0.02)
     time.sleep(0.3)  # the first seed's cells are done; somewhere in the cohort of the second
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    subprocess.run(command(folder), check=True, capture_output=True, timeout=280)
+    assert start(folder).wait(280) == 0
     cells = [row["cell"] for row in read_journal(folder / "cells.jsonl").rows]
     assert len(cells) == len(set(cells)) == 7
     assert digest(folder) == digest(undisturbed)
@@ -77,9 +76,7 @@ def test_a_killed_grid_ends_in_the_same_bits(undisturbed, tmp_path):
 
 def test_an_interrupted_grid_says_how_to_go_on(tmp_path):
     folder = tmp_path / "interrupted"
-    process = subprocess.Popen(
-        command(folder, "training.epochs=500", f"model.path={model_path()}"), stderr=subprocess.PIPE, text=True
-    )
+    process = start(folder, "training.epochs=500", f"model.path={model_path()}")
     metrics = folder / "cells" / "sft" / "seed-1" / "metrics.jsonl"
     while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
         time.sleep(0.02)

@@ -4,11 +4,10 @@ import hashlib
 import json
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import children
 import pytest
 import torch
 from killable import run
@@ -71,7 +70,7 @@ def undisturbed(tmp_path_factory):
 def killed_once(folder, at_step, delay):
     """Start the run in its own process and kill it `delay` seconds after step `at_step` was logged."""
     path = folder / "metrics.jsonl"
-    child = subprocess.Popen([sys.executable, str(Path(__file__).with_name("killable.py")), str(folder)])
+    child = children.start_script(Path(__file__).with_name("killable.py"), folder)
     try:
         while child.poll() is None and (not path.exists() or path.read_bytes().count(b"\n") < at_step):
             time.sleep(0.002)

@@ -4,12 +4,12 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import children
 import pytest
 import torch
 from cohort_runs import loaded, parameters, run, runs_of
@@ -141,7 +141,7 @@ def test_a_signal_finishes_the_step_saves_and_the_same_call_goes_on(whole, tmp_p
 def killed(folder, after):
     """Start the cohort in a process of its own and kill it after so many seconds; whether it was through before."""
     script = Path(__file__).with_name("cohort_runs.py")
-    process = subprocess.Popen([sys.executable, str(script), str(folder)], stderr=subprocess.DEVNULL)
+    process = children.start_script(script, folder)
     try:
         return process.wait(after) == 0
     except subprocess.TimeoutExpired:
@@ -157,7 +157,7 @@ def wait_for_checkpoint(folder, process):
 
 def test_killed_between_two_checkpoints_it_resumes_to_the_same_bits(whole, tmp_path):
     script = Path(__file__).with_name("cohort_runs.py")
-    process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stderr=subprocess.DEVNULL)
+    process = children.start_script(script, tmp_path)
     wait_for_checkpoint(tmp_path, process)
     process.kill()
     process.wait()
@@ -172,7 +172,7 @@ def test_killed_twenty_times_at_random_it_resumes_to_the_same_bits(whole, tmp_pa
     script = Path(__file__).with_name("cohort_runs.py")
     kills, progress = 0, []
     while kills < 20:
-        process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stderr=subprocess.DEVNULL)
+        process = children.start_script(script, tmp_path)
         lock = tmp_path / NAMES[0] / "metrics.jsonl.owner"
         while process.poll() is None and not lock.exists():
             time.sleep(0.02)

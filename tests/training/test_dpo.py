@@ -3,13 +3,12 @@
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
+import children
 import pytest
 import torch
 from dpo_run import adapter, after_sft, loaded, pairs, rows, run, same_bits, weights
@@ -268,7 +267,7 @@ def test_a_signal_in_the_last_step_is_heard_and_costs_no_training(undisturbed, t
 def killed(folder, at_step, delay=0.0):
     """Start the run in its own process and kill it `delay` seconds after step `at_step` was logged."""
     path = folder / "metrics.jsonl"
-    child = subprocess.Popen([sys.executable, "-W", "ignore", str(Path(__file__).with_name("dpo_run.py")), str(folder)])
+    child = children.start_script(Path(__file__).with_name("dpo_run.py"), folder)
     try:
         while child.poll() is None and (not path.exists() or path.read_bytes().count(b"\n") < at_step):
             time.sleep(0.002)

@@ -3,11 +3,10 @@
 import itertools
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import children
 import pytest
 import torch
 from grpo_run import items, run
@@ -217,9 +216,7 @@ def test_another_seed_in_the_same_folder_is_refused(undisturbed):
 def killed(folder, at_step, delay):
     """Start the run in its own process and kill it `delay` seconds after step `at_step` was logged."""
     path = folder / "metrics.jsonl"
-    child = subprocess.Popen(
-        [sys.executable, "-W", "ignore", str(Path(__file__).with_name("grpo_run.py")), str(folder)]
-    )
+    child = children.start_script(Path(__file__).with_name("grpo_run.py"), folder)
     try:
         while child.poll() is None and (not path.exists() or path.read_bytes().count(b"\n") < at_step):
             time.sleep(0.002)

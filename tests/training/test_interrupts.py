@@ -2,11 +2,10 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import children
 import pytest
 import torch
 from tiny_models import tiny_examples, tiny_model, tiny_tokenizer
@@ -83,8 +82,7 @@ def test_a_second_signal_is_not_held_back():
 
 def test_a_signal_in_a_process_of_its_own_leaves_a_checkpoint(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    script = str(Path(__file__).with_name("killable.py"))
-    child = subprocess.Popen([sys.executable, script, str(tmp_path)], stderr=subprocess.PIPE, text=True)
+    child = children.start_script(Path(__file__).with_name("killable.py"), tmp_path)
     while child.poll() is None and (not path.exists() or path.read_bytes().count(b"\n") < 3):
         time.sleep(0.005)
     child.send_signal(signal.SIGTERM)

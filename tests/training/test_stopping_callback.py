@@ -3,11 +3,10 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import children
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -74,8 +73,7 @@ def test_a_run_that_stopped_is_not_trained_on(stopped, tmp_path):
 
 
 def test_killed_in_the_middle_it_stops_at_the_same_step_with_the_same_bits(stopped, tmp_path):
-    script = str(Path(__file__).with_name("stoppable_run.py"))
-    child = subprocess.Popen([sys.executable, script, str(tmp_path)], stderr=subprocess.DEVNULL)
+    child = children.start_script(Path(__file__).with_name("stoppable_run.py"), tmp_path)
     path = tmp_path / "metrics.jsonl"
     while child.poll() is None and (not path.exists() or path.read_bytes().count(b"\n") < 22):
         time.sleep(0.002)
