@@ -139,15 +139,15 @@ def test_trained_together_or_one_by_one_the_answers_are_the_same_also_after_a_cu
     }
     training = {"batch_size": 4, "scheduler": "constant", "checkpoint_every": 1}
     recipe = own_recipe(tmp_path, arms=arms, seeds=[1], score_at=[1, 2, 3], training=training)
-    asked, ask = [], frontier_cohort.answers
+    asked, ask = [], frontier_cohort.evaluate_stack
 
     def failing(*args, **kwargs):
-        asked.append(len(args[3]))
+        asked.append(len(kwargs["runs"]))
         if len(asked) == 2:
             raise OSError("the power went out")
         return ask(*args, **kwargs)
 
-    monkeypatch.setattr(frontier_cohort, "answers", failing)
+    monkeypatch.setattr(frontier_cohort, "evaluate_stack", failing)
     with pytest.raises(OSError, match="power"):
         protocol(recipe, tmp_path / "together")
     assert protocol(recipe, tmp_path / "together").exit_code == 0

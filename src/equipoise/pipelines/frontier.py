@@ -9,7 +9,7 @@ from typing import Any, Self
 from equipoise.data.formatting import Formatted, render_all
 from equipoise.errors import UserError
 from equipoise.evaluation.drift import Reference
-from equipoise.evaluation.knowledge import Task, evaluate
+from equipoise.evaluation.knowledge import Item, Task, evaluate
 from equipoise.journal import write_jsonl
 from equipoise.models.loading import Loaded
 from equipoise.pipelines import general
@@ -165,12 +165,26 @@ def work(loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, arm: str | 
     return {TRAIN: training_work(rows, max(recipe.score_at)), ASK: plan.count * once}
 
 
+def told_by_share(
+    loaded: Loaded,
+    recipe: FrontierRecipe,
+    asked: Sequence[Task],
+    tell: Callable[[float], None],
+    *,
+    talks: bool = False,
+) -> Callable[[Sequence[Item]], None]:
+    """Return what hears of answered items and passes them on as a share of the work of a reading."""
+    asking = Asking(loaded.tokenizer, recipe.evaluation, asked, talks=talks)
+    return lambda items: tell(sum(map(asking.of, items)) / asking.total)
+
+
 def score_before(
     loaded: Loaded, recipe: FrontierRecipe, data: FrontierData, folder: Path, on_work: OnWork = lambda kind, share: None
 ) -> dict[str, Any]:
     """Score the model as it came, with every question written out."""
-    predictions = _answers(loaded, recipe, data.tasks(rehearsed=recipe.rehearses), UNTRAINED, 0)
-    on_work(ASK, 1.0)
+    asked, talks = data.tasks(rehearsed=recipe.rehearses), recipe.evaluation.reads_prose(loaded.name)
+    tell = told_by_share(loaded, recipe, asked, lambda share: on_work(ASK, share), talks=talks)
+    predictions = evaluate(loaded, asked, method=UNTRAINED, seed=0, how=recipe.evaluation, on_answers=tell)
     write_jsonl(folder / "predictions.jsonl", (row.model_dump() for row in predictions))
     write_reading(folder, "epoch-0", predictions, data.drift(loaded.model, UNTRAINED, 0))
     return {"scored": len(predictions), "epochs": {"epoch-0": 0.0}}
@@ -204,10 +218,13 @@ def train_and_score(
     def read(model: Any, step: int) -> dict[str, float]:
         return score(model, plan.due[step]) if step in plan.due else {}
 
+    tell = told_by_share(loaded, recipe, asked, lambda share: on_work(ASK, share / plan.count))
+
     def score(model: Any, name: str) -> dict[str, float]:
-        predictions = _answers(replace(loaded, model=model), recipe, asked, method, seed)
+        answering = replace(loaded, model=model)
+        predictions = evaluate(answering, asked, method=method, seed=seed, how=recipe.evaluation, on_answers=tell)
         moved = data.drift(model, method, seed)
-        on_work(ASK, 1 / plan.count)
+        on_work(ASK, 0)  # the time that measuring the drift took
         return write_reading(folder, name, predictions, moved)
 
     result = train(
@@ -223,10 +240,6 @@ def train_and_score(
     )
     score(result.model, plan.last)
     return plan.notes(sum(len(task.items) for task in asked), result.steps, result.stopped)
-
-
-def _answers(loaded: Loaded, recipe: FrontierRecipe, asked: Sequence[Task], method: str, seed: int) -> list[Prediction]:
-    return evaluate(loaded, asked, method=method, seed=seed, how=recipe.evaluation)
 
 
 def write_reading(

@@ -4,14 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from equipoise.evaluation.knowledge import Task, evaluate_stack
-from equipoise.evaluation.settings import ScoringSettings
 from equipoise.models.loading import Loaded
 from equipoise.models.lora_stack import LoraStack
 from equipoise.pipelines.knowledge_data import KnowledgeData
 from equipoise.pipelines.knowledge_update import weight_trace
 from equipoise.pipelines.settings import ProtocolRecipe
-from equipoise.records import Prediction
 
 Validate = Callable[[LoraStack, Sequence[str], int], Mapping[str, Mapping[str, float]]]
 
@@ -23,19 +20,6 @@ class Trained:
     method: str
     seed: int
     folder: Path
-
-
-def answers(
-    loaded: Loaded, asked: Sequence[Task], stack: LoraStack, runs: Sequence[Trained], how: ScoringSettings
-) -> list[list[Prediction]]:
-    """Score every run of a stack, all answering in shared batches."""
-    return evaluate_stack(
-        stack,
-        loaded,
-        asked,
-        runs=[(run.method, run.seed) for run in runs],
-        how=how,
-    )
 
 
 def trace_weights(

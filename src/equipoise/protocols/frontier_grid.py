@@ -78,8 +78,8 @@ def together(recipe: FrontierRecipe, data: FrontierData) -> Together:
     def validate(cells: Sequence[Cell], loaded: Loaded, folder: Path, on_work_of: OnWorkOf) -> Validate:
         trainings = {cell.name: training(cell, loaded, folder) for cell in cells}
 
-        def told(name: str) -> None:
-            on_work_of(name, ASK, 1 / trainings[name].plan.count)
+        def told(name: str, share: float) -> None:
+            on_work_of(name, ASK, share / trainings[name].plan.count)
 
         return read_on_the_way(loaded, recipe, data, trainings, told)
 
@@ -89,11 +89,15 @@ def together(recipe: FrontierRecipe, data: FrontierData) -> Together:
         folder: Path,
         stack: LoraStack,
         results: Sequence[RunResult],
-        on_work: OnWork,
+        on_work_of: OnWorkOf,
     ) -> list[dict[str, Any]]:
         trainings = [training(cell, loaded, folder) for cell in cells]
-        done = read_stack(loaded, recipe, data, stack, {i: (one, one.plan.last) for i, one in enumerate(trainings)})
-        on_work(ASK, 1 / max(one.plan.count for one in trainings))
+
+        def told(place: int, share: float) -> None:
+            on_work_of(cells[place].name, ASK, share / trainings[place].plan.count)
+
+        wanted = {i: (one, one.plan.last) for i, one in enumerate(trainings)}
+        done = read_stack(loaded, recipe, data, stack, wanted, told)
         return [
             one.plan.notes(done[i][0], result.steps, result.stopped)
             for i, (one, result) in enumerate(zip(trainings, results))

@@ -60,7 +60,7 @@ class Together:
 
     run: Callable[[Cell, Loaded], CohortRun]
     validate: Callable[[Sequence[Cell], Loaded, Path, OnWorkOf], Validate | None]
-    score: Callable[[Sequence[Cell], Loaded, Path, LoraStack, Sequence[RunResult], OnWork], list[dict[str, Any]]]
+    score: Callable[[Sequence[Cell], Loaded, Path, LoraStack, Sequence[RunResult], OnWorkOf], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def _do_together(
     if trained:
         cells, mine = zip(*trained)
         with stack_of(loaded, [result.final for result in mine]) as stack:
-            notes = grid.together.score(cells, loaded, place, stack, mine, _together_done(cells, watches))
+            notes = grid.together.score(cells, loaded, place, stack, mine, done_of)
         each = (time.perf_counter() - started) / len(cells)
         journal.extend(
             watches[cell.name].row(row, loaded, result.seconds + each) for (cell, result), row in zip(trained, notes)
@@ -231,16 +231,6 @@ def _do_together(
         for cell, result in zip(group, results)
         if cell in todo and result.error is not None
     )
-
-
-def _together_done(cells: Sequence[Cell], watches: Mapping[str, "_Watch"]) -> OnWork:
-    """Share what is done of several cells at once out among them."""
-
-    def done(kind: str, share: float) -> None:
-        for cell in cells:
-            watches[cell.name].done(kind, share)
-
-    return done
 
 
 class _Watch:

@@ -17,7 +17,7 @@ from equipoise.pipelines.knowledge_update import UNTRAINED, check_training, run_
 from equipoise.pipelines.knowledge_work import TRAIN, OnWork, training_work
 from equipoise.pipelines.settings import ArmSettings, ProtocolRecipe
 from equipoise.protocols.collect import finish
-from equipoise.protocols.grid import Cell, Grid, OnStep, Together, check_arms, run_cells
+from equipoise.protocols.grid import Cell, Grid, OnStep, OnWorkOf, Together, check_arms, run_cells
 from equipoise.training.cohort import CohortRun
 
 LISTED = 5
@@ -156,8 +156,12 @@ def _together(recipe: ProtocolRecipe, measures: Measures, rendered: _Rendered) -
         return trace_weights(loaded, recipe, data, {cell.name: cell.arm for cell in cells})
 
     def score(
-        cells: Sequence[Cell], loaded: Loaded, folder: Path, stack: LoraStack, _: object, on_work: OnWork
+        cells: Sequence[Cell], loaded: Loaded, folder: Path, stack: LoraStack, _: object, on_work_of: OnWorkOf
     ) -> list[dict[str, Any]]:
+        def on_work(kind: str, share: float) -> None:
+            for cell in cells:
+                on_work_of(cell.name, kind, share)
+
         runs = [(cell.arm, cell.seed, folder / cell.name) for cell in cells]
         return [{"scored": len(mine)} for mine in measures.score_stack(loaded, stack, runs, on_work=on_work)]
 
