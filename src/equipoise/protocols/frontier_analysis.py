@@ -204,12 +204,26 @@ def answer(arms: Mapping[str, Row], task: str, against: str, levels: Sequence[fl
     short = [f"{arm} ({row['reached']} of {seeds} seeds)" for arm, row in rows.items() if row["mean"] is None]
     share = f"{100 * rows[against]['mean']:.1f}%"
     sentence = f"At {_percent(level)} corrected, {against} keeps {share} of {task}."
-    sentence += f" More is kept by {_listed(more, differences)}." if more else " No method was shown to keep more."
-    sentence += f" Less by {_listed(less, differences)}." if less else ""
-    sentence += f" Not told apart from {against}: {_listed(open_, differences)}." if open_ else ""
+    if seeds == 1:
+        sentence += _over_items(differences, against)
+    else:
+        sentence += f" More is kept by {_listed(more, differences)}." if more else " No method was shown to keep more."
+        sentence += f" Less by {_listed(less, differences)}." if less else ""
+        sentence += f" Not told apart from {against}: {_listed(open_, differences)}." if open_ else ""
     sentence += f" Not reached with every seed: {', '.join(short)}." if short else ""
-    sentence += " One seed has no test." if seeds == 1 else ""
     return {"task": task, "level": level, "more": more, "less": less, "open": open_, "sentence": sentence}
+
+
+def _over_items(differences: Mapping[str, Row], against: str) -> str:
+    """Say which differences the items of a single seed show; another training run may differ by more."""
+    more = [arm for arm, d in differences.items() if d["ci"] is not None and d["ci"][0] > 0]
+    less = [arm for arm, d in differences.items() if d["ci"] is not None and d["ci"][1] < 0]
+    rest = [arm for arm in differences if arm not in more + less]
+    said = " One seed has no test. In this run, over its items:"
+    parts = [f"more is kept by {_listed(more, differences)}"] if more else []
+    parts += [f"less by {_listed(less, differences)}"] if less else []
+    parts += [f"not told apart from {against}: {_listed(rest, differences)}"] if rest else []
+    return f"{said} {'; '.join(parts)}." if parts else " One seed has no test."
 
 
 def _listed(arms: Sequence[str], differences: Mapping[str, Row]) -> str:
