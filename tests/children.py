@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from equipoise import cli
 
 LIBRARIES = ["equipoise.protocols.grid", "equipoise.training.cohort", "equipoise.training.dpo"]
 
-_server = get_context("forkserver")
-_server.set_forkserver_preload(LIBRARIES)
+_server: Any = get_context("spawn" if os.name == "nt" else "forkserver")
+if os.name != "nt":
+    _server.set_forkserver_preload(LIBRARIES)
 
 
 class Child:
@@ -29,27 +30,18 @@ class Child:
 
     Args:
         target: what the process runs; a function of a module, with its arguments.
-        cwd: folder that it runs in.
-        env: variables that it gets beside those of this process.
         stdin: what it reads; nothing by default.
     """
 
-    def __init__(
-        self,
-        target: Callable[..., Any],
-        *args: object,
-        cwd: str | Path | None = None,
-        env: Mapping[str, str] | None = None,
-        stdin: bytes = b"",
-    ):
+    def __init__(self, target: Callable[..., Any], *args: object, stdin: bytes = b""):
         folder = Path(tempfile.mkdtemp())
         streams = [folder / name for name in ("stdin", "stdout", "stderr")]
         streams[0].write_bytes(stdin)
         for path in streams[1:]:
             path.touch()
         self._out, self._err = streams[1:]
-        place = {"cwd": str(cwd or Path.cwd()), "env": {**os.environ, **(env or {})}}
-        self._process = _server.Process(target=_settled, args=(place, list(map(str, streams)), target, args))
+        place = (str(Path.cwd()), dict(os.environ), [str(path) for path in streams])
+        self._process = _server.Process(target=_settled, args=(place, target, args))
         self._process.start()
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         atexit.register(self.kill)  # what a failed test left running
@@ -110,11 +102,12 @@ def _script(path: str, words: list[str]) -> None:
     runpy.run_path(path, run_name="__main__")
 
 
-def _settled(place: dict[str, Any], files: list[str], target: Callable[..., Any], args: tuple) -> None:
+def _settled(place: tuple[str, dict[str, str], list[str]], target: Callable[..., Any], args: tuple) -> None:
     """Take the place of a process that was started anew: its folder, its variables, its streams."""
-    os.chdir(place["cwd"])
+    folder, variables, files = place
+    os.chdir(folder)
     os.environ.clear()
-    os.environ.update(place["env"])
+    os.environ.update(variables)
     for number, (name, mode) in enumerate({"stdin": "r", "stdout": "w", "stderr": "w"}.items()):
         with Path(files[number]).open(mode) as stream:
             os.dup2(stream.fileno(), number)
