@@ -36,7 +36,7 @@ test: $(STAMP)
 
 # One thread each: two files side by side waste less than one on two cores.
 test-real: $(STAMP)
-	$(BIN)/python -m pytest -m real -n 2 --dist loadscope --timeout 1800 --durations 0 tests/real
+	$(BIN)/python -m pytest -m real -n 2 --dist loadscope --timeout 900 --durations 0 tests/real
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -23,8 +23,8 @@ name: small
 pipeline: synthetic_rl
 seeds: [1, 2]
 model: {path: testbed:ner, device: cpu}
-source: {train: "testbed:source", limit: 8}
-target: {train: "testbed:target", limit: 8}
+source: {train: "testbed:source", limit: 12}
+target: {train: "testbed:target", limit: 16}
 sampling: {samples: 4, max_new_tokens: 40}
 data: {max_new_tokens: 40}
 grpo: {epochs: 1, group: 4, prompts_per_step: 8, max_new_tokens: 40, lora: {r: 4}}
@@ -65,13 +65,13 @@ def test_every_arm_and_seed_answered_the_same_test_sentences(done):
     assert set(asked) == {("zero-shot", 1)} | {
         (arm, seed) for arm in ("sft", "curriculum", "dynamic") for seed in (1, 2)
     }
-    assert len({frozenset(each) for each in asked.values()}) == 1 and len(asked["sft", 1]) == 16
+    assert len({frozenset(each) for each in asked.values()}) == 1 and len(asked["sft", 1]) == 28
     assert "target F1" in output and "curriculum against sft" in output
 
 
 def test_the_untrained_model_scores_what_it_scores_alone(done):
     loaded = load_model(ModelSettings(path="testbed:ner", device="cpu"))
-    expected = summarise(extract(loaded, ner.load("target", "test")[:8], ner.TYPES["target"], max_new_tokens=40))
+    expected = summarise(extract(loaded, ner.load("target", "test")[:16], ner.TYPES["target"], max_new_tokens=40))
     analysis = json.loads((done[0] / "synthetic.json").read_text())
     assert analysis["scores"]["zero-shot"]["target"]["f1"]["mean"] == pytest.approx(expected["f1"])
     assert set(analysis["changes"]) == {"sft", "curriculum", "dynamic"}
@@ -88,14 +88,14 @@ def test_labels_come_from_the_samples_alone_and_are_measured_by_the_right_answer
             said = sorted((e["type"], e["text"]) for e in row["entities"])
             samples.setdefault(row["id"], []).append(said)
     train = [row for row in labels if row["confidence"] is not None]
-    assert len(train) == 8 and all(0 <= row["confidence"] <= 1 for row in train)
+    assert len(train) == 16 and all(0 <= row["confidence"] <= 1 for row in train)
     for row in train:
         if row["entities"]:
             mine = sorted(map(tuple, row["entities"]))
             votes = [samples[row["id"]].count(other) for other in samples[row["id"]]]
             assert samples[row["id"]].count(mine) == max(votes)
     quality = json.loads((folder / "label_quality.json").read_text())
-    right = sum(sorted(row["entities"]) == sorted(row["gold"]) for row in train) / 8
+    right = sum(sorted(row["entities"]) == sorted(row["gold"]) for row in train) / 16
     assert quality["quality"]["right"] == pytest.approx(right)
 
 
@@ -114,7 +114,7 @@ def test_the_stages_run_alone(tmp_path):
     recipe = recipe_in(tmp_path, RECIPE, "seeds=[1]")
     assert synthetic_rl.run(recipe, tmp_path / "run", until="samples") is None
     assert not (tmp_path / "run" / "pseudo_labels.jsonl").exists()
-    assert len(rows(tmp_path / "run" / "samples.jsonl")) == 4 * (8 + 8)
+    assert len(rows(tmp_path / "run" / "samples.jsonl")) == 4 * (16 + 16)
     assert synthetic_rl.run(recipe, tmp_path / "run", until="labels") is None
     assert (tmp_path / "run" / "label_quality.json").exists() and not (tmp_path / "run" / "cells.jsonl").exists()
 
@@ -128,7 +128,7 @@ def test_the_verbs_show_evaluate_and_generate(done, tmp_path):
     asked = invoke(app, ["evaluate", model, "--out", str(tmp_path / "asked")])
     assert asked.exit_code == 0, asked.output
     measured = {(r["domain"], r["id"]): r["output"] for r in rows(tmp_path / "asked" / "predictions.jsonl")}
-    assert len(measured) == 16
+    assert len(measured) == 28
     drawn = invoke(app, ["generate", recipe, "--out", str(tmp_path / "drawn")])
     assert drawn.exit_code == 0 and (tmp_path / "drawn" / "samples.jsonl").exists()
 

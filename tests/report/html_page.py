@@ -2,11 +2,6 @@
 
 from html.parser import HTMLParser
 
-import pytest
-
-# What a damaged file may hold; `make soak` tries all of it
-DAMAGE = ["{", "null", '[1, "a"]', *(pytest.param(text, marks=pytest.mark.soak) for text in ("[]", "{}", '"x"'))]
-
 
 class Page(HTMLParser):
     """What a browser would make of the page: tags with attributes, text by section, ids."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from fake_run import HOSTILE, HOSTILE_LINK, make_run
-from html_page import DAMAGE, Page
+from html_page import Page
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -143,25 +143,26 @@ def test_the_run_is_only_read(small_run):
 
 
 @pytest.mark.parametrize(
-    ("file", "sections"),
+    ("file", "section"),
     [
         ("analysis.json", "verdicts"),
         ("cells", "curves"),
         ("changes.jsonl", "changes"),
-        ("tokens.jsonl", "plane heat"),
+        ("tokens.jsonl", "plane"),
+        ("tokens.jsonl", "heat"),
         ("detection.json", "detection"),
         ("missed.json", "missed"),
         ("manifest.json", "setup"),
         ("config.yaml", "setup"),
     ],
 )
-def test_a_missing_file_leaves_out_its_section_with_a_sentence(small_run, file, sections):
+def test_a_missing_file_leaves_out_its_section_with_a_sentence(small_run, file, section):
     target = small_run / file
     shutil.rmtree(target) if target.is_dir() else target.unlink()
     page = Page(render(read_run(small_run)))
     assert list(page.sections) == SECTIONS
-    assert all("Left out" in page.sections[name] for name in sections.split())
-    others = {"missed", "trade-off"} - {*sections.split()} if file != "analysis.json" else {"missed"}
+    assert "Left out" in page.sections[section]
+    others = {"missed", "trade-off"} - {section} if file != "analysis.json" else {"missed"}
     assert not any("Left out" in page.sections[name] for name in others)
 
 
@@ -202,7 +203,7 @@ def test_a_single_run_makes_a_report_too(full_run, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["analysis.json", "detection.json", "missed.json", "results.json", "manifest.json"])
-@pytest.mark.parametrize("content", [*DAMAGE, '{"arms": 3, "by_token": []}'])
+@pytest.mark.parametrize("content", ["{", "[]", "{}", "null", '"x"', '[1, "a"]', '{"arms": 3, "by_token": []}'])
 def test_damaged_files_never_crash(full_run, tmp_path, name, content):
     for other in ("config.yaml", "results.json", "missed.json"):
         shutil.copy(full_run / other, tmp_path)
@@ -214,9 +215,7 @@ JUNK = st.sampled_from([None, [], {}, "x", -1, 1e300, float("nan"), True, [None]
 
 
 @pytest.mark.parametrize("key", ["arms", "seeds", "tasks", "untrained", "hypotheses", "safety", "notes"])
-@pytest.mark.parametrize(
-    "junk", [[None], {"a": None}, *(pytest.param(one, marks=pytest.mark.soak) for one in (-1, "x", None))]
-)
+@pytest.mark.parametrize("junk", [-1, "x", [None], {"a": None}, None])
 def test_a_damaged_part_of_the_analysis_never_crashes(full_run, tmp_path, key, junk):
     shutil.copy(full_run / "results.json", tmp_path)
     analysis = json.loads((full_run / "analysis.json").read_text())

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 from fake_confidence import DOMAINS, HOSTILE, WARNING
-from html_page import DAMAGE, Page
+from html_page import Page
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -194,7 +194,9 @@ def test_a_run_that_still_trains_shows_its_curves(sure_run):
 @pytest.mark.parametrize(
     "name", ["confidence.json", "data.json", "manifest.json", "predictions.jsonl", "validation.jsonl"]
 )
-@pytest.mark.parametrize("content", [*DAMAGE, '{"metrics": 3, "abstention": [1], "counts": []}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", "null", '[1, "a"]', '{"metrics": 3, "abstention": [1], "counts": []}']
+)
 def test_damaged_files_never_crash(sure_run, name, content):
     (sure_run / name).write_text(content)
     assert set(SECTIONS) - {"tiers"} <= set(page_of(sure_run).sections)

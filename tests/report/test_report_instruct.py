@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from fake_instruct import DROPPED, HOSTILE, STOPPED, make_instruct_run
-from html_page import DAMAGE, Page
+from html_page import Page
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -297,7 +297,7 @@ FILES = ["instruct.json", "data.json", "predictions.jsonl", "pairs.jsonl", "cell
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize(
     "content",
-    [*DAMAGE, '{"scores": 3, "changes": [1], "cleaning": [], "n": 1}'],
+    ["{", "[]", "{}", "null", '[1, "a"]', '{"scores": 3, "changes": [1], "cleaning": [], "n": 1}'],
 )
 def test_damaged_files_never_crash(taught_run, name, content):
     (taught_run / name).write_text(content)

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 from fake_synthetic import GAINS, HOSTILE, WARNING
-from html_page import DAMAGE, Page
+from html_page import Page
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -256,7 +256,9 @@ def test_a_run_that_still_trains_shows_its_curves(lone_run):
 
 
 @pytest.mark.parametrize("name", ["synthetic.json", "label_quality.json", "data.json", "predictions.jsonl"])
-@pytest.mark.parametrize("content", [*DAMAGE, '{"scores": 3, "changes": [1], "quality": [], "counts": []}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", "null", '[1, "a"]', '{"scores": 3, "changes": [1], "quality": [], "counts": []}']
+)
 def test_damaged_files_never_crash(lone_run, name, content):
     (lone_run / name).write_text(content)
     assert list(page_of(lone_run).sections) == SECTIONS

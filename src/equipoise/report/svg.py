@@ -25,7 +25,7 @@ RC: dict[Any, Any] = {
     "axes.titlesize": 12,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.titley": 1.0,  # nothing above the axes needs room, and looking for it takes a third of the time
+    "axes.titley": 1.0,  # nothing above the axes needs room, and looking for it takes a quarter of the time
     "axes.labelsize": 11,
     "axes.labelcolor": MUTED,
     "axes.edgecolor": FAINT,
