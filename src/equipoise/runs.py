@@ -137,6 +137,12 @@ class Run:
             )
         return cls(Path(path), manifest)
 
+    @property
+    def working_directory(self) -> Path:
+        """Return the folder that the run was started in, or the current one where that is unknown or gone."""
+        started = Path(self.manifest.get("working_directory", "."))
+        return started if started.is_dir() else Path.cwd()
+
     def journal(self, name: str, *, key: Callable[[dict[str, Any]], Hashable] | None = None) -> Journal:
         """The journal of that name in this run; one writer at a time."""
         return Journal(self.path / name, key=key)
@@ -178,6 +184,7 @@ def _manifest(data_hashes: Mapping[str, str], seed: int, device: str) -> dict[st
         "schema_version": SCHEMA_VERSION,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "working_directory": str(Path.cwd()),  # which relative paths in the config start from
         "seed": seed,
         "device": device,
         "data": dict(data_hashes),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -32,22 +33,23 @@ def lines(rows) -> str:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A run whose cells hold answers of every task, preferences, drift, and functions that were executed."""
+    """A run whose cells hold answers of every task; started in another folder than the one that tests run in."""
     home = tmp_path_factory.mktemp("rescoring")
     (home / "updates.jsonl").write_text(lines(UPDATES))
     (home / "functions.jsonl").write_text(lines(FUNCTIONS))
     (home / "held-out.jsonl").write_text(lines([{"text": "The rain in the north fell all day and all night."}]))
-    run_recipe(
-        "demo",
-        [
-            *("seeds=[1]", "arms={sft: {name: sft}, r-eaft: {name: r-eaft}}", "training.epochs=15"),
-            *(f"data.updates={home}/updates.jsonl", f"data.functions={home}/functions.jsonl"),
-            f"data.held_out={home}/held-out.jsonl",
-            *("data.keep_limit=6", "data.skills=null", "evaluation.max_new_tokens=16"),
-            *("evaluation.answers=stated", "evaluation.likelihood=true", "evaluation.drift=true"),
-        ],
-        home / "run",
-    )
+    with chdir(home):
+        run_recipe(
+            "demo",
+            [
+                *("seeds=[1]", "arms={sft: {name: sft}, r-eaft: {name: r-eaft}}", "training.epochs=15"),
+                *("data.updates=updates.jsonl", "data.functions=functions.jsonl"),
+                "data.held_out=held-out.jsonl",
+                *("data.keep_limit=6", "data.skills=null", "evaluation.max_new_tokens=16"),
+                *("evaluation.answers=stated", "evaluation.likelihood=true", "evaluation.drift=true"),
+            ],
+            home / "run",
+        )
     return home / "run"
 
 

@@ -19,16 +19,14 @@ TRUE = {  # what each arm's settings correct and keep
 }
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("frontier")
+def frontier(folder, seeds):
     rng, arms = np.random.default_rng(3), {}
     for name, levels in TRUE.items():
         shares = zip(("correction", "locality"), levels, (40, 80))
-        items = {task: (rng.random((4, 2, n)) < np.array(level)[:, None]).astype(float) for task, level, n in shares}
-        arms[name] = ArmScores([(1e-3, 2), (1e-3, 5)], items, np.tile([2.0, 5.0], (4, 1)))
+        items = {task: (rng.random((len(seeds), 2, n)) < np.array(level)[:, None]).astype(float) for task, level, n in shares}
+        arms[name] = ArmScores([(1e-3, 2), (1e-3, 5)], items, np.tile([2.0, 5.0], (len(seeds), 1)))
     before = {"correction": 0.0, "locality": 1.0}
-    found = analyse(arms, seeds=[1, 2, 3, 4], against="sft", levels=[0.8, 0.9], untrained=before, resamples=200)
+    found = analyse(arms, seeds=seeds, against="sft", levels=[0.8, 0.9], untrained=before, resamples=200)
     (folder / "frontier.json").write_text(json.dumps(found, allow_nan=False))
     config = {
         "pipeline": "frontier",
@@ -39,6 +37,11 @@ def run(tmp_path_factory):
     config["arms"][HOSTILE]["rehearse"] = True
     (folder / "config.yaml").write_text(json.dumps(config | {"learning_rates": [1e-3], "model": {"path": "testbed"}}))
     return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return frontier(tmp_path_factory.mktemp("frontier"), [1, 2, 3, 4])
 
 
 def page_of(run):
@@ -54,6 +57,11 @@ def test_the_answer_comes_first_and_the_table_says_the_same(run):
     assert "not reached" in table and "hypervolume" in table and "every second one is trained on" in table
     assert "p = 0.0" in table or "p < 0.001" in table
     assert page.count("svg") == 1 and page.count("table") == 1
+
+
+def test_one_seed_has_no_test_and_the_page_does_not_say_that_none_was_shown(tmp_path):
+    answer = page_of(frontier(tmp_path, [1])).sections["answer"]
+    assert "one seed, no test" in answer and "more is kept by better" in answer and "none shown" not in answer
 
 
 def test_names_are_data(run):

@@ -193,7 +193,7 @@ def answer(arms: Mapping[str, Row], task: str, against: str, levels: Sequence[fl
     reached = [level for level in levels if by_level[level][against]["mean"] is not None]
     if not reached:
         said = f"{against} does not correct {_percent(min(levels))} with every seed, so nothing is matched with it."
-        return {"task": task, "level": None, "sentence": said}
+        return {"task": task, "level": None, "seeds": seeds, "sentence": said}
     level = max(reached)
     rows = by_level[level]
     differences = {arm: row["against"] for arm, row in rows.items() if row["against"]}
@@ -211,7 +211,8 @@ def answer(arms: Mapping[str, Row], task: str, against: str, levels: Sequence[fl
         sentence += f" Less by {_listed(less, differences)}." if less else ""
         sentence += f" Not told apart from {against}: {_listed(open_, differences)}." if open_ else ""
     sentence += f" Not reached with every seed: {', '.join(short)}." if short else ""
-    return {"task": task, "level": level, "more": more, "less": less, "open": open_, "sentence": sentence}
+    kept = {"more": more, "less": less, "open": open_}
+    return {"task": task, "level": level, "seeds": seeds, **kept, "sentence": sentence}
 
 
 def _over_items(differences: Mapping[str, Row], against: str) -> str:

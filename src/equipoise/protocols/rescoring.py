@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ def rescore(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the folder holds no run of a knowledge update, its data have changed, or nothing in it is finished.
     """
+    folder = folder.resolve()
+    with chdir(Run.open(folder).working_directory):  # relative paths of the data start there
+        return _rescore(folder)
+
+
+def _rescore(folder: Path) -> dict[str, Any]:
     manifest = Run.open(folder).manifest
     pipeline = load_yaml(folder / "config.yaml").get("pipeline", "knowledge_update")
     if pipeline != "knowledge_update":

@@ -16,6 +16,7 @@ from equipoise.report.tables import TASK_WORDS
 
 ANALYSIS = "frontier.json"
 NONE_SHOWN, MORE, LESS = ("open", "none shown"), ("yes", "more kept"), ("no", "less kept")
+NOT_TESTED = ("open", "one seed, no test")  # the sentence says what its items show
 
 
 @dataclass
@@ -153,6 +154,8 @@ def _points(value: float) -> str:
 
 def _answer(row: Mapping[str, Any]) -> Verdict:
     kind, word = MORE if row.get("more") else LESS if row.get("less") else NONE_SHOWN
+    if row.get("seeds") == 1 and row["level"] is not None:
+        kind, word = NOT_TESTED
     return Verdict(row["task"], kind, word, row["sentence"])
 
 
