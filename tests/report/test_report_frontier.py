@@ -23,7 +23,9 @@ def frontier(folder, seeds):
     rng, arms = np.random.default_rng(3), {}
     for name, levels in TRUE.items():
         shares = zip(("correction", "locality"), levels, (40, 80))
-        items = {task: (rng.random((len(seeds), 2, n)) < np.array(level)[:, None]).astype(float) for task, level, n in shares}
+        items = {
+            task: (rng.random((len(seeds), 2, n)) < np.array(level)[:, None]).astype(float) for task, level, n in shares
+        }
         arms[name] = ArmScores([(1e-3, 2), (1e-3, 5)], items, np.tile([2.0, 5.0], (len(seeds), 1)))
     before = {"correction": 0.0, "locality": 1.0}
     found = analyse(arms, seeds=seeds, against="sft", levels=[0.8, 0.9], untrained=before, resamples=200)
