@@ -371,6 +371,15 @@ def test_tables_that_cannot_be_analysed(rows, says):
         analyze(rows)
 
 
+def test_claims_about_r_eaft_are_tested_on_its_detached_form_where_only_that_was_trained():
+    arms = {"sft": [0.1, 0.2, 0.1], "r-eaft-detached": [0.9, 0.8, 0.9]}
+    h1 = _by_id(analyze(_results({arm: {"correction": values} for arm, values in arms.items()}), protocol="a"))["H1"]
+    assert h1["verdict"] == "supported" and h1["claim"] == "r-eaft-detached corrects more than sft"
+    arms["r-eaft"] = [0.1, 0.2, 0.0]
+    h1 = _by_id(analyze(_results({arm: {"correction": values} for arm, values in arms.items()}), protocol="a"))["H1"]
+    assert h1["verdict"] != "supported" and h1["claim"] == "r-eaft corrects more than sft"
+
+
 ARMS = st.sampled_from(["sft", "eaft", "r-eaft", "r-eaft-detached", "mine", "untrained"])
 COLUMNS = st.sampled_from(["correction", "generalisation", "locality", "retention", "f1"])
 TABLES = st.dictionaries(

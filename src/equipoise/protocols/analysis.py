@@ -1,11 +1,12 @@
 """From a flat table of results to verdicts: means with intervals, tests, checks, and plain sentences. Torch-free."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from equipoise.metrics.statistics import holm, mean_interval
 from equipoise.protocols.contrasts import describe, difference_of, is_share
-from equipoise.protocols.definitions import PROTOCOLS
+from equipoise.protocols.definitions import PROTOCOLS, Claim
 from equipoise.protocols.hypotheses import judge_claims
 from equipoise.protocols.safety import safety, shares_of_sft, trade_off, variances
 from equipoise.protocols.scores import ItemScore, Scores, canonical, ordered, pivot
@@ -44,7 +45,7 @@ def analyze(
         UserError: no trained method in the table, or two values for one cell of it.
     """
     scores = pivot(results, predictions)
-    claims = PROTOCOLS[protocol or "a"].claims
+    claims = _claims(scores, protocol or "a")
     unmeasured = dict(unmeasured or {})
     found = {
         "schema_version": SCHEMA_VERSION,
@@ -64,6 +65,17 @@ def analyze(
         "trade_off": trade_off(scores),
     }
     return found | {"notes": [*scores.notes, *_notes(scores, found)]}
+
+
+def _claims(scores: Scores, protocol: str) -> list[Claim]:
+    """List a protocol's claims; those about `r-eaft` are tested on its detached form where only that was trained."""
+    claims, detached = PROTOCOLS[protocol].claims, "r-eaft-detached"
+    if scores.find("r-eaft") or not scores.find(detached):
+        return list(claims)
+    return [
+        replace(claim, arm=detached, text=claim.text.replace("r-eaft", detached)) if claim.arm == "r-eaft" else claim
+        for claim in claims
+    ]
 
 
 def _summary(scores: Scores, arm: str, task: str) -> dict[str, Any]:
