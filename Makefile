@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 .PHONY: help demo demo-real test test-real lint format coverage soak docs bench protocols clean
 help:
 	@echo "make demo      correct a small model by SFT, EAFT and R-EAFT and open the report"
-	@echo "make demo-real the same on a real model: fetches SmolLM2-135M (93 MB); under 12 minutes on 2 cores"
+	@echo "make demo-real the same on a real model: fetches SmolLM2-135M (98 MB); under 12 minutes on 2 cores"
 	@echo "make test      the test suite (12 minutes on 2 cores)"
 	@echo "make test-real every verb on SmolLM2-135M (under 15 minutes on 2 cores)"
 	@echo "make lint      ruff, pyright, import contracts"
