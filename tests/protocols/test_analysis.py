@@ -371,6 +371,12 @@ def test_tables_that_cannot_be_analysed(rows, says):
         analyze(rows)
 
 
+def test_superiority_is_not_judged_where_both_arms_are_at_the_ceiling():
+    found = analyze(_results({arm: {"correction": [1.0, 1.0]} for arm in ("sft", "r-eaft")}), protocol="a")
+    h1 = _by_id(found)["H1"]
+    assert h1["verdict"] == "cannot tell" and "ceiling of correction" in h1["sentence"]
+
+
 def test_claims_about_r_eaft_are_tested_on_its_detached_form_where_only_that_was_trained():
     arms = {"sft": [0.1, 0.2, 0.1], "r-eaft-detached": [0.9, 0.8, 0.9]}
     h1 = _by_id(analyze(_results({arm: {"correction": values} for arm, values in arms.items()}), protocol="a"))["H1"]

@@ -68,9 +68,13 @@ def _blind(scores: Scores, claim: Claim, unmeasured: Mapping[str, str]) -> str |
     if claim.task in unmeasured:
         return f"{claim.task} cannot be measured here, since {unmeasured[claim.task]}"
     arms = [scores.of(scores.find(name), claim.task) for name in (claim.arm, claim.other)]
-    at_floor = all(arms) and not any(value for arm in arms for value in arm.values())
-    if at_floor and claim.task not in scores.falling:
+    if claim.task in scores.falling or not all(arms):
+        return None
+    values = {value for arm in arms for value in arm.values()}
+    if values == {0}:
         return f"both arms are at the floor of {claim.task} (0%), so there is no difference to see"
+    if values == {1} and is_share(scores, claim.task) and not claim.alike:
+        return f"both arms are at the ceiling of {claim.task} (100%); compare after fewer epochs or at a lower rate"
     return None
 
 
