@@ -5,6 +5,7 @@ most of these runs.
 """
 
 import atexit
+import gc
 import os
 import runpy
 import shutil
@@ -103,7 +104,7 @@ def _script(path: str, words: list[str]) -> None:
 
 
 def _settled(place: tuple[str, dict[str, str], list[str]], target: Callable[..., Any], args: tuple) -> None:
-    """Take the place of a process that was started anew: its folder, its variables, its streams."""
+    """Take the place of a newly started process: its folder, its variables, its streams."""
     folder, variables, files = place
     os.chdir(folder)
     os.environ.clear()
@@ -112,4 +113,5 @@ def _settled(place: tuple[str, dict[str, str], list[str]], target: Callable[...,
         with Path(files[number]).open(mode) as stream:
             os.dup2(stream.fileno(), number)
         setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+    gc.freeze()  # the libraries that the server has imported are not searched for garbage
     target(*args)
