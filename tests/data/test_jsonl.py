@@ -170,7 +170,7 @@ def test_a_path_that_cannot_be_read_is_explained(tmp_path):
     with pytest.raises(UserError, match=r"No such file") as error:
         list(JsonRows(tmp_path / "update.jsonl"))
     assert "updates.jsonl" in (error.value.fix or "")
-    with pytest.raises(UserError, match="no file"):
+    with pytest.raises(UserError, match="not a file"):
         list(JsonRows(tmp_path))
     with pytest.raises(UserError, match="No such file"):
         list(JsonRows(tmp_path / "no" / "folder.jsonl"))

@@ -69,7 +69,7 @@ def test_humanevals_form(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"entry_point": "os.system"}, "no name"),
+        ({"entry_point": "os.system"}, "not a function name"),
         ({"test": "def check("}, "parse"),
         ({"canonical_solution": 3}, "number"),
     ],

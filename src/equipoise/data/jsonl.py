@@ -105,7 +105,7 @@ class JsonRows:
 
     def _opened(self) -> BinaryIO:
         if self.path.exists() and not self.path.is_file():  # a pipe would wait for ever
-            raise UserError("this is no file", where=str(self.path), fix=f"give the path of a file of {self._wanted}")
+            raise UserError("not a file", where=str(self.path), fix=f"give the path of a file of {self._wanted}")
         try:
             return self.path.open("rb")
         except OSError as error:

@@ -159,6 +159,6 @@ def _correct(row: TaggedAnswer) -> bool:
 
 
 def _uniform(seed: int, name: str) -> float:
-    """A number in [0, 1) that hangs on the name and the seed alone."""
+    """Return a number in [0, 1) that depends only on the name and the seed."""
     digest = hashlib.sha256(f"{seed}\n{name}".encode()).digest()
     return int.from_bytes(digest[:8]) / 2**64

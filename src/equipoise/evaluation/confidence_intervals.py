@@ -36,9 +36,9 @@ def mean(values: Sequence[float | None]) -> Row | None:
 
 
 def over_groups(rows: Sequence[Row], measured: Row) -> dict[str, dict[str, Any]]:
-    """Measures of a model without seeds: intervals over groups of questions, drawn anew with all that is in them.
+    """Return the measures of a model without seeds, with intervals from resampling whole groups of questions.
 
-    Errors by bins have none: drawing anew adds its own noise to each bin, so that the interval would lie too high.
+    Binned errors have no interval: resampling adds noise to each bin, so the interval would be biased upwards.
     """
     out: dict[str, dict[str, Any]] = {}
     for task, own in by_task(rows).items():
@@ -60,7 +60,7 @@ def over_groups(rows: Sequence[Row], measured: Row) -> dict[str, dict[str, Any]]
 
 
 def draws(groups: Sequence[Any]) -> list[np.ndarray]:
-    """Rows [n] of each of `RESAMPLES` resamples: whole groups drawn anew, with all rows that are in them."""
+    """Return the row indices [n] of each of `RESAMPLES` resamples of whole groups."""
     members: dict[Any, list[int]] = {}
     for i, group in enumerate(groups):
         members.setdefault(group, []).append(i)

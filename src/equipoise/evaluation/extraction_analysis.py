@@ -21,9 +21,9 @@ Scores = dict[str, dict[int, dict[str, list[Row]]]]  # arm -> seed -> domain -> 
 def analyse(rows: Sequence[Row], *, primary: str, domains: Sequence[str] = ("target", "source")) -> dict[str, Any]:
     """What the answers of all arms and seeds say.
 
-    The t intervals are over seeds and speak of other runs on these sentences. The bootstrap intervals draw seeds and
-    sentences anew, both arms alike, and speak of other sentences too; those are the ones that verdicts go by. The
-    untrained model answers greedily, has no seed, and is compared with every seed.
+    The t intervals are over seeds and cover other runs on the same sentences. The bootstrap intervals resample seeds
+    and sentences, jointly for both arms, and cover other sentences too; verdicts are based on these. The untrained
+    model answers greedily, has no seed, and is compared with every seed.
 
     Args:
         rows: of `extract`, each with its `method` and `seed`; every method answered the same sentences.

@@ -89,7 +89,7 @@ def _human_eval(values: dict[str, Any], name: str) -> FunctionTask:
     )
     tests = f"{test}\ncheck({entry})"
     if not entry.isidentifier():
-        raise BadRow(f"{shown(entry, 30)!r} is no name of a function", "entry_point")
+        raise BadRow(f"{shown(entry, 30)!r} is not a function name", "entry_point")
     for field, code in (("canonical_solution", prompt + solution), ("test", tests)):
         if parse(code) is None:
             raise BadRow("does not parse as Python", field)
